@@ -1,0 +1,153 @@
+//! Every bound of the engine, by name, in one place.
+//!
+//! Owns: nothing but constants. Must not know: any other crate.
+//! A constant that ends in `_MAX` is a hard bound; crossing it is answered with a counted, clear refusal,
+//! never with growth. Relations between bounds are asserted at compile time at the end of this file.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+// --- Payloads (DESIGN section 12; the Lambda contract's numbers) -----------------------------------------
+
+/// Bytes of the event of a synchronous invocation.
+pub const SYNC_REQUEST_BYTES_MAX: usize = 6_291_456;
+/// Bytes of the result of a synchronous invocation.
+pub const RESPONSE_BYTES_MAX: usize = 6_291_556;
+/// Bytes of the event of an asynchronous invocation.
+pub const ASYNC_REQUEST_BYTES_MAX: usize = 1_048_576;
+/// Bytes of an uploaded zip.
+pub const ZIP_BYTES_MAX: usize = 50 * 1024 * 1024;
+/// Bytes of all the files of a zip, unpacked.
+pub const UNZIPPED_BYTES_MAX: u64 = 250 * 1024 * 1024;
+/// Files and directories in a zip.
+pub const ZIP_ENTRIES_MAX: usize = 20_000;
+/// Bytes of a path inside a zip.
+pub const ZIP_PATH_BYTES_MAX: usize = 1024;
+/// Bytes of the body of a control request: a zip in base64 and its JSON around it.
+pub const CONTROL_BODY_BYTES_MAX: usize = ZIP_BYTES_MAX / 3 * 4 + 64 * 1024;
+/// Bytes of output that a log tail returns.
+pub const LOG_TAIL_BYTES_MAX: usize = 4096;
+/// Bytes of log that are kept in memory for one function, for `faaster logs`.
+pub const LOG_RING_BYTES_MAX: usize = 256 * 1024;
+/// Functions whose log is kept in memory at once; the one written longest ago makes room.
+pub const LOG_RINGS_MAX: usize = 256;
+
+// --- HTTP ------------------------------------------------------------------------------------------------
+
+/// Bytes of a request head: request line, headers and the empty line.
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of one request.
+pub const HEADERS_MAX: usize = 96;
+/// Bytes of a request target.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a chunk-size line or a trailer line of a chunked body.
+pub const CHUNK_LINE_BYTES_MAX: usize = 4096;
+/// Pipelined requests of one connection that may be unanswered at once; beyond it the engine stops reading.
+pub const PIPELINE_DEPTH_MAX: usize = 64;
+/// Open client connections of one shard (configurable; bounded by the descriptor limit as well).
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 16_384;
+/// A request head must be complete this long after its first byte.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body must deliver its next bytes this long after the last ones.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A whole body must be there after this long, whatever its pace.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+/// A keep-alive connection with nothing to do is closed after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that does not take its answer is dropped after this long without progress.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// After an error answer the engine reads and drops what still comes for this long, so that the answer arrives.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+// --- Shards ----------------------------------------------------------------------------------------------
+
+/// Shards of one engine.
+pub const SHARDS_MAX: usize = 64;
+/// Entries of a shard's submission queue.
+pub const RING_ENTRIES: u32 = 1024;
+/// Entries of a shard's completion queue.
+pub const RING_COMPLETIONS: u32 = 8192;
+/// Provided buffers for client connections, per shard. A power of two.
+pub const CLIENT_BUFFERS: u16 = 512;
+/// Bytes of one client buffer.
+pub const CLIENT_BUFFER_BYTES: usize = 4096;
+/// Provided buffers for instance sockets, per shard. A power of two.
+pub const INSTANCE_BUFFERS: u16 = 128;
+/// Bytes of one instance buffer.
+pub const INSTANCE_BUFFER_BYTES: usize = 32 * 1024;
+/// Messages in one direction between two threads (shard to shard, control to shard).
+pub const MAILBOX_MAX: usize = 4096;
+/// Bytes of requests and answers that a shard holds outside of its provided buffers.
+pub const HELD_BYTES_PER_SHARD_MAX: usize = 512 * 1024 * 1024;
+/// Control requests under way per shard.
+pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
+
+// --- Functions and scheduling ----------------------------------------------------------------------------
+
+/// Functions (versions counted apart) on one node.
+pub const FUNCTIONS_MAX: usize = 100_000;
+/// Bytes of a function's name.
+pub const FUNCTION_NAME_BYTES_MAX: usize = 140;
+/// Bytes of an account id as it comes in a header.
+pub const ACCOUNT_ID_BYTES_MAX: usize = 128;
+/// Bytes of all environment variables of a function (AWS contract).
+pub const ENVIRONMENT_BYTES_MAX: usize = 4096;
+/// Seconds a function may run.
+pub const TIMEOUT_SECS_MAX: u32 = 900;
+/// Seconds a function runs if its create says nothing (FaaSter's default).
+pub const TIMEOUT_SECS_DEFAULT: u32 = 5;
+/// Least and most memory of a function, in MiB.
+pub const MEMORY_MB_MIN: u32 = 128;
+/// See [`MEMORY_MB_MIN`].
+pub const MEMORY_MB_MAX: u32 = 10_240;
+/// Invocations at once in one instance.
+pub const CONCURRENCY_MAX: u32 = 1024;
+/// Instances of one function, unless it says less.
+pub const INSTANCES_PER_FUNCTION_MAX: u32 = 1000;
+/// Instances on one shard.
+pub const INSTANCES_PER_SHARD_MAX: usize = 4096;
+/// Calls that wait for one function on its home shard.
+pub const QUEUE_PER_FUNCTION_MAX: usize = 1024;
+/// Asynchronous calls that wait in memory, per shard.
+pub const ASYNC_QUEUE_MAX: usize = 1024;
+/// Bytes on their way to one instance; with more, calls wait in the function's queue.
+pub const INSTANCE_SEND_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+// --- Frame protocol (docs/protocol.md) -------------------------------------------------------------------
+
+/// Bytes of a frame's meta object.
+pub const FRAME_META_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of an event in one frame.
+pub const FRAME_EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a result that an invocation may send before it is granted more.
+pub const RESPONSE_CREDIT_BYTES: u32 = 256 * 1024;
+/// Bytes of one part of a large result.
+pub const RESPONSE_PART_BYTES_MAX: usize = 64 * 1024;
+
+// --- Containers ------------------------------------------------------------------------------------------
+
+/// Slots (containers) of one funclet.
+pub const SLOTS_MAX: usize = 3000;
+/// Runtimes (languages) of one node.
+pub const RUNTIMES_MAX: usize = 64;
+/// Funclets of one node.
+pub const FUNCLETS_MAX: usize = 16;
+/// Claims that one funclet takes per second from one engine; a compromised engine gets no more.
+pub const CLAIMS_PER_SECOND_MAX: u32 = 20_000;
+/// Processes and threads in one container.
+pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
+/// A prepared container must have sent `hello` this long after its birth.
+pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of /tmp in a container, default.
+pub const TMP_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
+/// Inodes of /tmp in a container.
+pub const TMP_INODES_MAX: u64 = 65_536;
+
+const _: () = assert!(CLIENT_BUFFERS.is_power_of_two() && INSTANCE_BUFFERS.is_power_of_two());
+const _: () = assert!(RING_COMPLETIONS >= 2 * RING_ENTRIES);
+const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(CONTROL_BODY_BYTES_MAX > SYNC_REQUEST_BYTES_MAX);
+const _: () = assert!(HELD_BYTES_PER_SHARD_MAX > 2 * CONTROL_BODY_BYTES_MAX);
+const _: () = assert!(RESPONSE_PART_BYTES_MAX <= RESPONSE_CREDIT_BYTES as usize);
+const _: () = assert!(MEMORY_MB_MIN <= MEMORY_MB_MAX);
+const _: () = assert!(FRAME_EVENT_BYTES_MAX <= INSTANCE_SEND_BYTES_MAX);
