@@ -1,0 +1,99 @@
+//! Round trips of the funclet messages.
+
+use super::*;
+use proptest::prelude::*;
+
+fn claim() -> Claim {
+    Claim {
+        ticket: Ticket(3),
+        runtime: RuntimeIndex(2),
+        placement: Placement::Core(1),
+        code: CodeHash([7; 32]),
+        account_tag: 11,
+        function_tag: 12,
+        memory_mb: 128,
+        pids_max: 64,
+        tmp_mb: 512,
+        deadline_ns: u64::MAX,
+    }
+}
+
+#[test]
+fn requests_survive_the_wire() {
+    let (slot, generation) = (SlotId(9), Generation(10));
+    for request in [
+        Request::Claim(claim()),
+        Request::Claim(Claim { placement: Placement::Free, ..claim() }),
+        Request::CancelClaim { ticket: Ticket(4) },
+        Request::Kill { slot, generation },
+        Request::Place { slot, generation, placement: Placement::Free },
+        Request::Describe,
+    ] {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+}
+
+#[test]
+fn events_survive_the_wire() {
+    let (slot, generation) = (SlotId(9), Generation(10));
+    let ended = |end| Event::Ended {
+        slot,
+        generation,
+        end,
+        memory_peak_bytes: 1 << 40,
+        memory_limit_bytes: 5,
+        cpu_used_us: 6,
+    };
+    let source = ClaimSource::Fresh;
+    for event in [
+        Event::Claimed { ticket: Ticket(1), slot, generation, pid: 77, source, claim_us: 5, attach_us: 6 },
+        Event::Refused { ticket: Ticket(1), refusal: Refusal::System, errno: 13 },
+        ended(End::Exited(3)),
+        ended(End::Signalled(9)),
+        ended(End::OutOfMemory),
+        ended(End::Killed),
+        Event::Shortage { memory_mb: 256 },
+        Event::Slot(SlotInfo {
+            slot,
+            generation,
+            state: SlotState::Warm,
+            runtime: RuntimeIndex(1),
+            function_tag: 1,
+            account_tag: 2,
+            pid: 3,
+            memory_mb: 4,
+            memory_used_bytes: 5,
+            cpu_used_us: 6,
+            created_ns: 7,
+            claimed_ns: 8,
+        }),
+        Event::Node(NodeInfo { memory_capacity_bytes: 1, slots_total: 2, claims_refused_total: 3, ..NodeInfo::default() }),
+    ] {
+        assert_eq!(Event::decode(&event.encode()), Ok(event));
+    }
+}
+
+#[test]
+fn link_messages_survive_the_wire() {
+    for message in [LinkMessage::Channels { peer: 1, count: 3 }, LinkMessage::Stop { grace_ms: 10_000 }] {
+        assert_eq!(LinkMessage::decode(&message.encode()), Ok(message));
+    }
+}
+
+#[test]
+fn foreign_bytes_are_named() {
+    assert_eq!(Request::decode(&[0; 10]), Err(MessageError::Size(10)));
+    assert_eq!(Request::decode(&[99; MESSAGE_BYTES]), Err(MessageError::Kind(99)));
+    let mut bytes = Event::Refused { ticket: Ticket(1), refusal: Refusal::Boot, errno: 0 }.encode();
+    bytes[9] = 200;
+    assert_eq!(Event::decode(&bytes), Err(MessageError::Field("refusal")));
+}
+
+proptest! {
+    #[test]
+    fn decoders_never_panic(bytes in proptest::collection::vec(any::<u8>(), MESSAGE_BYTES)) {
+        let _ = Request::decode(&bytes);
+        let _ = Event::decode(&bytes);
+        let _ = LinkMessage::decode(&bytes);
+    }
+}
