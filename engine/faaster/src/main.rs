@@ -1,1 +1,6 @@
+//! The program `faaster`.
+#![forbid(unsafe_code)]
+
+mod config;
+
 fn main() {}

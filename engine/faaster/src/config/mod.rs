@@ -1,0 +1,359 @@
+//! The configuration of an engine, validated: every value is good, and all that was wrong is reported at once.
+//!
+//! Owns: meaning and bounds of settings. Must not know: processes, sockets; it binds and creates nothing.
+
+mod machine;
+mod raw;
+mod settings;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use faaster_limits as limits;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use machine::Machine;
+pub(crate) use raw::{Origin, Problem, Raw, SettingFlags};
+
+/// Name of an engine on its machine: 1 to 16 of a-z and 0-9. Cgroups, directories and locks carry it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InstanceName(pub String);
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where instances of functions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Placement {
+    HomeCore,
+    Free,
+}
+
+/// What containers see as `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Rootfs {
+    /// The host's own programs and libraries, read-only.
+    Host,
+    Directory(PathBuf),
+}
+
+/// How much is said on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Config {
+    pub listen: SocketAddr,
+    pub registry_listen: SocketAddr,
+    pub data: PathBuf,
+    pub run: PathBuf,
+    pub instance: InstanceName,
+    pub shards: u16,
+    pub funclets: u16,
+    pub default_account: String,
+    pub simple_auth: bool,
+    pub http_trigger: bool,
+    pub max_runtime_idle: Duration,
+    pub memory_bytes: u64,
+    pub memory_overcommit: f64,
+    pub placement: Placement,
+    pub runtimes: Vec<PathBuf>,
+    pub pool: BTreeMap<String, u32>,
+    /// `None`: the program that was shipped with this one.
+    pub init: Option<PathBuf>,
+    pub rootfs: Rootfs,
+    pub slots_max: u32,
+    pub connections_max: usize,
+    pub engine_uid: u32,
+    pub engine_gid: u32,
+    pub grace: Duration,
+    pub log_level: LogLevel,
+    /// Cores that shards and instances may use.
+    pub cores: Vec<u16>,
+}
+
+/// A setting as it is in force, for `faaster config`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Effective {
+    pub name: &'static str,
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// All that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct ConfigError {
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.problems[..] {
+            [problem] => write!(f, "the configuration has a problem: {}: {}", problem.origin, problem.text),
+            problems => {
+                write!(f, "the configuration has {} problems:", problems.len())?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {}: {}", problem.origin, problem.text))
+            }
+        }
+    }
+}
+
+/// Reads values one by one, keeps what is wrong and goes on.
+struct Reader<'a> {
+    raw: &'a Raw,
+    problems: Vec<Problem>,
+    effective: Vec<Effective>,
+}
+
+impl Reader<'_> {
+    /// The values of a setting through `parse`; where they are bad, the default's, so that reading goes on.
+    fn many<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&[String]) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> T {
+        let given = &self.raw.given[name];
+        let value = parse(&given.values).unwrap_or_else(|text| {
+            let text = format!("`{}` {text}", given.values.join(","));
+            self.problems.push(Problem { origin: given.origin.clone(), text });
+            let default = settings::find(name).expect("settings are read by their names in the table").default;
+            let default: &[String] = if default.is_empty() { &[] } else { &[default.to_owned()] };
+            parse(default).expect("defaults are good, which a test asserts")
+        });
+        self.effective.push(Effective { name, value: show(&value), origin: given.origin.clone() });
+        value
+    }
+
+    fn one<T>(
+        &mut self,
+        name: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> T {
+        self.many(name, |values| parse(values.first().map_or("", String::as_str)), show)
+    }
+
+    fn number(&mut self, name: &'static str, least: u64, most: u64) -> u64 {
+        self.one(name, |text| value::number(text, least, most), u64::to_string)
+    }
+
+    fn switch(&mut self, name: &'static str) -> bool {
+        self.one(name, value::switch, bool::to_string)
+    }
+
+    fn duration(&mut self, name: &'static str, most: Duration) -> Duration {
+        self.one(name, |text| value::duration(text, most), |duration| value::show_duration(*duration))
+    }
+
+    fn directory(&mut self, name: &'static str) -> PathBuf {
+        self.one(name, absolute, |path| path.display().to_string())
+    }
+
+    fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> T {
+        let parse = |text: &str| {
+            let found = choices.iter().find(|(word, _)| *word == text).copied();
+            found.ok_or_else(|| {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                format!("must be one of {}", words.join(", "))
+            })
+        };
+        self.one(name, parse, |(word, _)| (*word).to_owned()).1
+    }
+
+    fn conflict(&mut self, name: &'static str, text: &str) {
+        self.problems.push(Problem { origin: self.raw.given[name].origin.clone(), text: text.to_owned() });
+    }
+}
+
+/// The longest that any timer of the configuration may be.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes sense of what was typed.
+///
+/// # Errors
+/// All the problems that there are.
+pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effective>), ConfigError> {
+    let mut r = Reader { raw, problems: raw.problems.clone(), effective: Vec::new() };
+    let shards_max = limits::SHARDS_MAX as u64;
+    let auto_shards = machine.parallelism.min(limits::SHARDS_MAX) as u64;
+    let listen = r.one("listen", address, SocketAddr::to_string);
+    let registry_listen = r.one("registry_listen", address, SocketAddr::to_string);
+    let data = r.directory("data");
+    let run = r.directory("run");
+    let config = Config {
+        listen,
+        registry_listen,
+        instance: r.one("instance", |text| instance(text, &data), InstanceName::to_string),
+        data,
+        run,
+        shards: narrow(r.one(
+            "shards",
+            |text| if text == "auto" { Ok(auto_shards) } else { value::number(text, 1, shards_max) },
+            u64::to_string,
+        )),
+        funclets: narrow(r.number("funclets", 1, limits::FUNCLETS_MAX as u64)),
+        default_account: r.one("default_account", account, String::clone),
+        simple_auth: r.switch("simple_auth"),
+        http_trigger: r.switch("http_trigger"),
+        max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
+        memory_bytes: r.one("memory", |text| memory(text, machine), |bytes| value::show_size(*bytes)),
+        memory_overcommit: r.one("memory_overcommit", value::factor, f64::to_string),
+        placement: r.choice("placement", &[("home-core", Placement::HomeCore), ("free", Placement::Free)]),
+        runtimes: r.many("runtimes", runtime_folders, |folders| {
+            folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(",")
+        }),
+        pool: r.many("pool", pool, |pool| {
+            pool.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(",")
+        }),
+        init: r.one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
+        rootfs: r.one("rootfs", rootfs, |rootfs| match rootfs {
+            Rootfs::Host => "host".into(),
+            Rootfs::Directory(path) => path.display().to_string(),
+        }),
+        slots_max: narrow(r.number("slots_max", 1, limits::SLOTS_MAX as u64)),
+        connections_max: narrow(r.number("connections_max", 1, limits::CONNECTIONS_PER_SHARD_MAX as u64)),
+        engine_uid: narrow(r.number("engine_uid", 1, u64::from(u32::MAX - 1))),
+        engine_gid: narrow(r.number("engine_gid", 1, u64::from(u32::MAX - 1))),
+        grace: r.duration("grace", DURATION_MAX),
+        log_level: r.choice(
+            "log_level",
+            &[
+                ("error", LogLevel::Error),
+                ("warn", LogLevel::Warn),
+                ("info", LogLevel::Info),
+                ("debug", LogLevel::Debug),
+            ],
+        ),
+        cores: machine.cores.clone(),
+    };
+    relations(&mut r, &config);
+    if r.problems.is_empty() { Ok((config, r.effective)) } else { Err(ConfigError { problems: r.problems }) }
+}
+
+/// What settings demand of each other.
+fn relations(r: &mut Reader<'_>, config: &Config) {
+    if config.listen == config.registry_listen && config.listen.port() != 0 {
+        r.conflict("registry_listen", "must differ from the controller's address (listen)");
+    }
+    if u64::from(config.slots_max) < u64::from(config.funclets) {
+        r.conflict("slots_max", "must not be less than funclets: each funclet needs a slot");
+    }
+    if config.data.starts_with(&config.run) {
+        r.conflict("data", "must not be inside the run directory, which is emptied at every stop");
+    }
+}
+
+fn narrow<T: TryFrom<u64>>(number: u64) -> T {
+    T::try_from(number).ok().expect("the bounds that were checked fit the type")
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8001 or [::1]:8001".to_owned())
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
+    if !path.is_absolute() || climbs {
+        Err("must be an absolute path without `..`".to_owned())
+    } else if path == Path::new("/") {
+        Err("must not be the root directory".to_owned())
+    } else {
+        Ok(path.to_owned())
+    }
+}
+
+fn instance(text: &str, data: &Path) -> Result<InstanceName, String> {
+    let name = if text == "auto" { name_of(data) } else { text.to_owned() };
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if (1..=16).contains(&name.len()) && name.chars().all(good) {
+        Ok(InstanceName(name))
+    } else {
+        Err("must be 1 to 16 of a-z and 0-9".to_owned())
+    }
+}
+
+/// Same directory, same name: so the next start finds what a killed engine left behind.
+fn name_of(data: &Path) -> String {
+    if data == Path::new("/var/lib/faaster") {
+        return "main".to_owned();
+    }
+    // FNV-1a, 64 bits: https://www.rfc-editor.org/rfc/rfc9923
+    let hash = data.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{:010x}", hash >> 24)
+}
+
+fn account(text: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_graphic();
+    if !text.is_empty() && text.len() <= limits::ACCOUNT_ID_BYTES_MAX && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be 1 to {} printable characters without spaces", limits::ACCOUNT_ID_BYTES_MAX))
+    }
+}
+
+fn memory(text: &str, machine: &Machine) -> Result<u64, String> {
+    let bytes = value::size(text, machine.memory_bytes)?;
+    let least = u64::from(limits::MEMORY_MB_MIN) << 20;
+    if bytes < least {
+        Err(format!("is less than the smallest function needs, {}", value::show_size(least)))
+    } else if bytes > machine.memory_bytes {
+        Err(format!("is more than there is, {}", value::show_size(machine.memory_bytes)))
+    } else {
+        Ok(bytes)
+    }
+}
+
+fn runtime_folders(values: &[String]) -> Result<Vec<PathBuf>, String> {
+    let check = |value: &String| {
+        let path = PathBuf::from(value);
+        if path.is_dir() { Ok(path) } else { Err(format!("must name folders; `{value}` is none")) }
+    };
+    values.iter().map(check).collect()
+}
+
+fn pool(values: &[String]) -> Result<BTreeMap<String, u32>, String> {
+    let pair = |value: &String| {
+        let (name, count) = value.split_once('=').ok_or("must be pairs such as python3=4")?;
+        let count = value::number(count, 0, limits::SLOTS_MAX as u64)?;
+        Ok((name.to_owned(), narrow(count)))
+    };
+    values.iter().map(pair).collect()
+}
+
+fn init(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "auto" => Ok(None),
+        path if Path::new(path).is_file() => Ok(Some(PathBuf::from(path))),
+        _ => Err("must be auto or a file that exists".to_owned()),
+    }
+}
+
+fn rootfs(text: &str) -> Result<Rootfs, String> {
+    match text {
+        "host" => Ok(Rootfs::Host),
+        path if Path::new(path).is_absolute() && Path::new(path).is_dir() => Ok(Rootfs::Directory(path.into())),
+        _ => Err("must be host or the absolute path of a directory".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The table of settings: one row gives a flag, an environment variable, a key of the file, a help line and a default.
+//!
+//! Owns: names and defaults. Must not know: what a value means (that is [`super`]'s), where it came from.
+
+/// How a setting is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One value.
+    One,
+    /// `true` or `false`; the bare flag means `true`.
+    Switch,
+    /// Several values: a list in the file, separated by commas elsewhere; the flag may be repeated.
+    Many,
+    /// Pairs `name=value`: a table in the file, separated by commas elsewhere; the flag may be repeated.
+    Pairs,
+}
+
+/// One setting. The flag is `--name` with dashes, the variable `FAASTER_NAME`.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Key in the file.
+    pub name: &'static str,
+    /// What stands for the value in the help.
+    pub placeholder: &'static str,
+    /// As it would be typed; empty for an empty list.
+    pub default: &'static str,
+    pub shape: Shape,
+    pub help: &'static str,
+}
+
+impl Setting {
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    pub(crate) fn variable(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.to_ascii_uppercase())
+    }
+}
+
+/// All variables of ours begin with this.
+pub(crate) const ENVIRONMENT_PREFIX: &str = "FAASTER_";
+
+/// Variables that are no settings of the engine but of the command line (`faaster --help`).
+pub(crate) const CLIENT_VARIABLES: [&str; 4] =
+    ["FAASTER_CONFIG", "FAASTER_CONTROLLER", "FAASTER_REGISTRY", "FAASTER_ACCOUNT"];
+
+const fn row(
+    name: &'static str,
+    placeholder: &'static str,
+    default: &'static str,
+    shape: Shape,
+    help: &'static str,
+) -> Setting {
+    Setting { name, placeholder, default, shape, help }
+}
+
+use Shape::{Many, One, Pairs, Switch};
+
+/// Every setting of the engine.
+pub(crate) const SETTINGS: &[Setting] = &[
+    row("listen", "ADDRESS", "127.0.0.1:8001", One, "Address of the controller: invocations and HTTP triggers"),
+    row("registry_listen", "ADDRESS", "127.0.0.1:8002", One, "Address of the function registry"),
+    row("data", "DIR", "/var/lib/faaster", One, "Where functions, code and logs are kept"),
+    row("run", "DIR", "/run/faaster", One, "Where run-time files live; nothing in it outlasts the engine"),
+    row(
+        "instance",
+        "NAME",
+        "auto",
+        One,
+        "Name of this engine on its machine, 1 to 16 of a-z and 0-9; auto: from the data directory",
+    ),
+    row("shards", "COUNT", "auto", One, "Threads that serve requests; auto: one per core that may be used"),
+    row("funclets", "COUNT", "1", One, "Processes that make containers"),
+    row(
+        "default_account",
+        "ACCOUNT",
+        "df391b08c64c426a81645468c75163a5",
+        One,
+        "Account of a caller that names none",
+    ),
+    row("simple_auth", "BOOL", "true", Switch, "Only a function's owner may call and see it"),
+    row("http_trigger", "BOOL", "true", Switch, "Serve /{user}/{function}[/{version}] as HTTP triggers"),
+    row("max_runtime_idle", "DURATION", "300s", One, "An instance that has had no call for longer is ended"),
+    row("memory", "SIZE", "80%", One, "Memory of the node for functions: a size, or a part of the machine's"),
+    row(
+        "memory_overcommit",
+        "FACTOR",
+        "4",
+        One,
+        "How often the memory may be promised; functions seldom use what they may",
+    ),
+    row(
+        "placement",
+        "WHERE",
+        "home-core",
+        One,
+        "Where instances run: home-core (on their shard's core, others when it is busy) or free",
+    ),
+    row("runtimes", "DIR", "", Many, "Folders with more runtimes; one of a known name replaces it"),
+    row("pool", "NAME=COUNT", "", Pairs, "Prepared containers to keep, by runtime; others as runtime.toml says"),
+    row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
+    row("rootfs", "DIR", "host", One, "What containers see as /: host (its /usr, read-only) or a directory"),
+    row("slots_max", "COUNT", "1000", One, "Containers at once"),
+    row("connections_max", "COUNT", "16384", One, "Client connections at once, per shard"),
+    row("engine_uid", "UID", "64901", One, "User that the engine runs as; must not be 0"),
+    row("engine_gid", "GID", "64901", One, "Group that the engine runs as; must not be 0"),
+    row("grace", "DURATION", "30s", One, "How long a stop waits for calls that are in flight"),
+    row("log_level", "LEVEL", "info", One, "What is said on standard error: error, warn, info or debug"),
+];
+
+/// The row of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}

@@ -1,0 +1,139 @@
+//! Precedence, refusal of unknown names, and that all problems come together.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{Args, FromArgMatches};
+
+use super::settings::{SETTINGS, find};
+use super::*;
+
+fn machine() -> Machine {
+    Machine { cores: vec![0, 1], parallelism: 2, memory_bytes: 8 << 30 }
+}
+
+fn flags(arguments: &[&str]) -> SettingFlags {
+    let command = SettingFlags::augment_args(clap::Command::new("faaster"));
+    let matches = command.try_get_matches_from([&["faaster"], arguments].concat()).unwrap();
+    SettingFlags::from_arg_matches(&matches).unwrap()
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
+}
+
+/// A configuration from flags, variables and the text of a file.
+fn read(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    file: &str,
+) -> Result<(Config, Vec<Effective>), Vec<String>> {
+    let mut stored = tempfile::NamedTempFile::new().unwrap();
+    stored.write_all(file.as_bytes()).unwrap();
+    let path = stored.path().to_str().unwrap().to_owned();
+    let arguments = [&["--config", path.as_str()], arguments].concat();
+    let raw = Raw::collect(&flags(&arguments), environment(variables).into_iter());
+    validate(&raw, &machine()).map_err(|error| {
+        let describe = |problem: &Problem| format!("{}: {}", problem.origin, problem.text).replace(&path, "FILE");
+        error.problems.iter().map(describe).collect()
+    })
+}
+
+#[test]
+fn defaults_are_good_and_every_setting_is_read() {
+    let (config, effective) = read(&[], &[], "").unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8001");
+    assert_eq!(config.instance.to_string(), "main");
+    assert_eq!((config.shards, config.funclets), (2, 1));
+    assert_eq!(config.memory_bytes, (8 << 30) / 100 * 80);
+    let read: std::collections::BTreeSet<_> = effective.iter().map(|row| row.name).collect();
+    let known: std::collections::BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(read, known);
+    assert!(effective.iter().all(|row| row.origin == Origin::Default));
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let file = "shards = 3\nfunclets = 3\ngrace = \"3s\"\n";
+    let variables = [("FAASTER_SHARDS", "4"), ("FAASTER_FUNCLETS", "4")];
+    let (config, effective) = read(&["--shards", "5"], &variables, file).unwrap();
+    assert_eq!((config.shards, config.funclets, config.grace), (5, 4, Duration::from_secs(3)));
+    let origin = |name: &str| effective.iter().find(|row| row.name == name).unwrap().origin.clone();
+    assert_eq!(origin("shards"), Origin::Flag("shards".into()));
+    assert_eq!(origin("funclets"), Origin::Environment("FAASTER_FUNCLETS".into()));
+    assert!(matches!(origin("grace"), Origin::File(_, key) if key == "grace"));
+    assert_eq!(origin("data"), Origin::Default);
+}
+
+#[test]
+fn all_problems_come_at_once_with_their_origin() {
+    let file = "lisen = \"x\"\nshards = [1]\ngrace = \"soon\"\n[pool]\npython3 = \"many\"\n";
+    let variables = [("FAASTER_SHARD", "1"), ("FAASTER_FUNCLETS", "99"), ("FAASTER_CONTROLLER", "http://x")];
+    let problems = read(&["--engine-uid", "0", "--listen=here"], &variables, file).unwrap_err();
+    assert_eq!(
+        problems,
+        [
+            "lisen in FILE: there is no such setting; `faaster config` lists them",
+            "shards in FILE: must be one string or number",
+            "FAASTER_SHARD (environment): there is no such setting; `faaster config` lists them",
+            "--listen: `here` must be an IP address and a port, such as 127.0.0.1:8001 or [::1]:8001",
+            "FAASTER_FUNCLETS (environment): `99` must be a whole number from 1 to 16",
+            "pool in FILE: `python3=many` must be a whole number from 0 to 3000",
+            "--engine-uid: `0` must be a whole number from 1 to 4294967294",
+            "grace in FILE: `soon` must be a duration such as 500ms, 30s, 5m or 2h",
+        ]
+    );
+}
+
+#[test]
+fn a_broken_file_does_not_hide_other_problems() {
+    let problems = read(&["--shards", "0"], &[], "grace = \n").unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].starts_with("FILE: line 1: "), "{problems:?}");
+}
+
+#[test]
+fn a_missing_file_that_was_named_is_a_problem() {
+    let raw = Raw::collect(&flags(&["--config", "/no/such.toml"]), std::iter::empty());
+    assert_eq!(raw.problems.len(), 1);
+    let named = Raw::collect(&flags(&[]), environment(&[("FAASTER_CONFIG", "/no/such.toml")]).into_iter());
+    assert_eq!(named.problems.len(), 1);
+}
+
+#[test]
+fn settings_must_agree_with_each_other() {
+    let arguments =
+        ["--listen=127.0.0.1:9000", "--registry-listen=127.0.0.1:9000", "--run=/a", "--data=/a/b", "--funclets=2"];
+    let problems = read(&arguments, &[("FAASTER_SLOTS_MAX", "1")], "").unwrap_err();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(read(&["--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0"], &[], "").is_ok());
+}
+
+#[test]
+fn switches_and_lists_are_typed_in_several_ways() {
+    let (config, _) = read(&["--simple-auth=false", "--http-trigger"], &[], "http_trigger = false").unwrap();
+    assert!(!config.simple_auth && config.http_trigger);
+    let (config, _) = read(&["--pool", "a=1,b=2", "--pool", "c=3"], &[], "").unwrap();
+    assert_eq!(config.pool.len(), 3);
+    let (config, _) = read(&[], &[], "runtimes = [\"/tmp\", \"/usr\"]\npool = { a = 1 }").unwrap();
+    assert_eq!(config.runtimes, [PathBuf::from("/tmp"), PathBuf::from("/usr")]);
+    assert_eq!(config.pool["a"], 1);
+}
+
+#[test]
+fn instance_names_follow_the_data_directory() {
+    let of = |data: &str| read(&["--data", data], &[], "").unwrap().0.instance.0;
+    assert_eq!(of("/var/lib/faaster"), "main");
+    assert_ne!(of("/srv/a"), of("/srv/b"));
+    assert_eq!(of("/srv/a"), of("/srv/a"));
+    assert!(read(&["--instance", "a-b"], &[], "").is_err());
+}
+
+#[test]
+fn every_setting_has_help_and_a_distinct_flag() {
+    let mut seen = std::collections::BTreeSet::new();
+    for setting in SETTINGS {
+        assert!(!setting.help.is_empty() && seen.insert(setting.flag()), "{}", setting.name);
+        assert!(find(setting.name).is_some());
+    }
+}
