@@ -40,8 +40,17 @@ pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const HEADERS_MAX: usize = 96;
 /// Bytes of a request target.
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of a request method; the longest registered one has 17.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// Empty lines before a request line that are skipped (RFC 9112 section 2.2).
+pub const EMPTY_LINES_MAX: usize = 4;
 /// Bytes of a chunk-size line or a trailer line of a chunked body.
 pub const CHUNK_LINE_BYTES_MAX: usize = 4096;
+/// Bytes of chunk-size lines of one body beyond a fair share per chunk (16 bytes and twice its data): a body that is
+/// all chunk extensions ends here.
+pub const CHUNK_OVERHEAD_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of all the trailer lines of one chunked body.
+pub const TRAILERS_BYTES_MAX: usize = 16 * 1024;
 /// Pipelined requests of one connection that may be unanswered at once; beyond it the engine stops reading.
 pub const PIPELINE_DEPTH_MAX: usize = 64;
 /// Open client connections of one shard (configurable; bounded by the descriptor limit as well).
@@ -81,6 +90,26 @@ pub const MAILBOX_MAX: usize = 4096;
 pub const HELD_BYTES_PER_SHARD_MAX: usize = 512 * 1024 * 1024;
 /// Control requests under way per shard.
 pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
+/// Control requests under way on the control thread, all shards together.
+pub const CONTROL_REQUESTS_MAX: usize = 1024;
+/// Shards and funclets answer the control thread's questions within this.
+pub const CONTROL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A deploy is acknowledged by every shard within this, or answered as not yet in force.
+pub const DEPLOY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request for logs waits this long for new lines.
+pub const LOG_POLL_MAX: Duration = Duration::from_secs(20);
+/// Entries of one page of a listing.
+pub const LIST_PAGE_MAX: usize = 1000;
+/// Entries of one page of a listing that names no number (AWS contract).
+pub const LIST_PAGE_DEFAULT: usize = 50;
+/// Uploads that wait for the code thread.
+pub const CODE_JOBS_MAX: usize = 16;
+/// Registry operations that wait for the journal thread.
+pub const JOURNAL_OPERATIONS_MAX: usize = 1024;
+/// Registry writes that one commit carries.
+pub const JOURNAL_GROUP_MAX: usize = 256;
+/// Unused code is looked for this often, and must have been unused for as long.
+pub const CODE_COLLECT_INTERVAL: Duration = Duration::from_secs(30);
 
 // --- Functions and scheduling ----------------------------------------------------------------------------
 
@@ -90,6 +119,16 @@ pub const FUNCTIONS_MAX: usize = 100_000;
 pub const FUNCTION_NAME_BYTES_MAX: usize = 140;
 /// Bytes of an account id as it comes in a header.
 pub const ACCOUNT_ID_BYTES_MAX: usize = 128;
+/// Digits of a function's version number.
+pub const VERSION_DIGITS_MAX: usize = 20;
+/// Bytes of a function identifier in a request path, percent-decoded: name, partial or whole BRN.
+pub const IDENTIFIER_BYTES_MAX: usize = 512;
+/// Bytes of a caller's own request id; a longer one is replaced by ours.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Bytes of a function's handler (AWS contract).
+pub const HANDLER_BYTES_MAX: usize = 128;
+/// Bytes of a function's description (AWS contract).
+pub const DESCRIPTION_BYTES_MAX: usize = 256;
 /// Bytes of all environment variables of a function (AWS contract).
 pub const ENVIRONMENT_BYTES_MAX: usize = 4096;
 /// Seconds a function may run.
@@ -145,9 +184,14 @@ pub const TMP_INODES_MAX: u64 = 65_536;
 
 const _: () = assert!(CLIENT_BUFFERS.is_power_of_two() && INSTANCE_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= 2 * RING_ENTRIES);
-const _: () = assert!(TARGET_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(METHOD_BYTES_MAX + TARGET_BYTES_MAX + 2 * EMPTY_LINES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX <= CHUNK_OVERHEAD_BYTES_MAX);
+const _: () = assert!(CHUNK_LINE_BYTES_MAX <= TRAILERS_BYTES_MAX);
 const _: () = assert!(CONTROL_BODY_BYTES_MAX > SYNC_REQUEST_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_PER_SHARD_MAX > 2 * CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(RESPONSE_PART_BYTES_MAX <= RESPONSE_CREDIT_BYTES as usize);
 const _: () = assert!(MEMORY_MB_MIN <= MEMORY_MB_MAX);
+// A function key is a 32-digit hash, a name and a version with colons between; shards keep it in 256 bytes.
+const _: () = assert!(32 + 1 + FUNCTION_NAME_BYTES_MAX + 1 + VERSION_DIGITS_MAX <= 256);
+const _: () = assert!(LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);
 const _: () = assert!(FRAME_EVENT_BYTES_MAX <= INSTANCE_SEND_BYTES_MAX);
