@@ -1,0 +1,169 @@
+//! Making a process with namespaces of its own, in a cgroup, with a pidfd: clone3(2).
+//!
+//! Owns: the call. Must not know: what a container is; [`crate::child`] says what the new process can do.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+
+use crate::child::{self, Step};
+use crate::errno::check;
+use crate::pidfd::{PidFd, ProcessId};
+
+/// `struct clone_args` of include/uapi/linux/sched.h, third version (with the cgroup).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+// Of include/uapi/linux/sched.h; the two that do not fit in an int are not in the libc crate.
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_NEWNS: u64 = 0x0002_0000;
+const CLONE_NEWUTS: u64 = 0x0400_0000;
+const CLONE_NEWIPC: u64 = 0x0800_0000;
+const CLONE_NEWUSER: u64 = 0x1000_0000;
+const CLONE_NEWPID: u64 = 0x2000_0000;
+const CLONE_NEWNET: u64 = 0x4000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which namespaces the new process gets for itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Those of its maker.
+    Shared,
+    /// User, pid, mount, network, ipc and uts. (The cgroup namespace comes after the migration: [`Step`].)
+    Own,
+}
+
+/// A process to make.
+#[derive(Debug)]
+pub struct Birth<'a> {
+    pub namespaces: Namespaces,
+    /// Directory of the v2 cgroup to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub steps: &'a [Step<'a>],
+    /// Where the new process writes records of [`child::REPORT_BYTES`] bytes, also when a step fails.
+    pub report: BorrowedFd<'a>,
+}
+
+/// A process just made.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: ProcessId,
+    pub pidfd: PidFd,
+}
+
+impl Birth<'_> {
+    /// Makes the process.
+    ///
+    /// # Errors
+    /// clone3(2)'s: EPERM, ENOSPC (too many namespaces), EAGAIN (too many processes), ENOSYS.
+    pub fn start(&self) -> Result<Child, Errno> {
+        let mut pidfd: RawFd = -1;
+        let mut args = CloneArgs {
+            flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+            // Exposed, for the kernel writes through the address.
+            pidfd: (&raw mut pidfd).expose_provenance() as u64,
+            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            ..CloneArgs::default()
+        };
+        if self.namespaces == Namespaces::Own {
+            args.flags |=
+                CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+        }
+        if let Some(cgroup) = self.cgroup {
+            args.flags |= CLONE_INTO_CGROUP;
+            args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
+        }
+        // SAFETY: `args` is a clone_args of its true size; `pidfd` is memory that the kernel may write an int to;
+        // without CLONE_VM the child has a copy of all memory and goes on on a copy of this stack (stack 0 asks for
+        // that). The child runs `child::run` only, which keeps to system calls and does not return.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+        if result == 0 {
+            child::run(self.steps, self.report);
+        }
+        let pid = i32::try_from(check(result)?).map_err(|_| Errno::RANGE)?;
+        let pid = ProcessId::new(pid).ok_or(Errno::RANGE)?;
+        // SAFETY: CLONE_PIDFD made the kernel open this descriptor for us alone; clone3 has succeeded.
+        let pidfd = PidFd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
+        Ok(Child { pid, pidfd })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child::{REPORT_BYTES, REPORT_FAILED};
+    use crate::exec::CStringArray;
+    use crate::pidfd::Exit;
+    use std::os::fd::AsFd;
+
+    fn strings(list: &[&str]) -> CStringArray {
+        CStringArray::new(list.iter().map(|text| std::ffi::CString::new(*text).unwrap()).collect())
+    }
+
+    #[test]
+    fn steps_run_in_order_and_end_in_the_program() {
+        let (report_read, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (output_read, output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let shell = std::fs::File::open("/bin/sh").unwrap();
+        let (arguments, environment) = (
+            strings(&["sh", "-c", "echo $WORD; ls /proc/self/fd | wc -l; exit 7"]),
+            strings(&["WORD=hi", "PATH=/bin:/usr/bin"]),
+        );
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let placements = [
+            (null.as_fd(), 0),
+            (output.as_fd(), 1),
+            (output.as_fd(), 2),
+            (report.as_fd(), 3),
+            (shell.as_fd(), 4),
+        ];
+        let steps = [
+            Step::NewSession,
+            Step::Report(1),
+            Step::PlaceFds(&placements),
+            Step::Report(2),
+            Step::Exec { program: 4, arguments: &arguments, environment: &environment },
+        ];
+        let birth =
+            Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
+        let child = birth.start().unwrap();
+        assert!(child.pidfd.wait_dead(std::time::Duration::from_secs(10)).unwrap());
+        assert_eq!(child.pidfd.reap().unwrap(), Some(Exit::Code(7)));
+        drop((report, output));
+        let mut records = [0u8; 64];
+        let count = rustix::io::read(&report_read, &mut records).unwrap();
+        assert_eq!(&records[..count], &[1, 0, 0, 0, 2, 0, 0, 0]);
+        let mut text = [0u8; 64];
+        let count = rustix::io::read(&output_read, &mut text).unwrap();
+        // 0, 1, 2, 3 and the one that ls has on the directory.
+        assert_eq!(&text[..count], b"hi\n5\n");
+    }
+
+    #[test]
+    fn a_step_that_fails_is_named() {
+        let (read, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let steps = [Step::NewSession, Step::AttachReceived { to: c"/nowhere" }];
+        let birth =
+            Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
+        let child = birth.start().unwrap();
+        assert_eq!(child.pidfd.reap().unwrap(), Some(Exit::Code(127)));
+        let mut record = [0u8; REPORT_BYTES];
+        assert_eq!(rustix::io::read(&read, &mut record), Ok(REPORT_BYTES));
+        let code = u8::try_from(libc::EBADF).unwrap();
+        assert_eq!(record, [REPORT_FAILED, 1, code, 0]);
+    }
+}
