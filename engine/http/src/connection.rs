@@ -79,8 +79,6 @@ enum Kind {
     /// This many bytes are still to come.
     Length(u64),
     Chunked(ChunkedDecoder),
-    /// Refused; stays so.
-    Failed(Reject),
 }
 
 const TOO_LARGE: Reject =
@@ -110,7 +108,6 @@ impl BodyReader {
     /// Data that `sink` got before is not to be used.
     pub fn feed(&mut self, input: &[u8], sink: &mut impl FnMut(&[u8])) -> Result<Fed, Reject> {
         match &mut self.kind {
-            Kind::Failed(reject) => Err(*reject),
             Kind::Length(left) => {
                 let len = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 if len > 0 {
@@ -121,11 +118,7 @@ impl BodyReader {
                 Ok(Fed { consumed: len, done: *left == 0 })
             }
             Kind::Chunked(decoder) => {
-                let fed = feed_chunked(decoder, &mut self.received_bytes, self.limit_bytes, input, sink);
-                if let Err(reject) = fed {
-                    self.kind = Kind::Failed(reject);
-                }
-                fed
+                feed_chunked(decoder, &mut self.received_bytes, self.limit_bytes, input, sink)
             }
         }
     }
@@ -141,7 +134,7 @@ impl BodyReader {
     pub fn length_bytes(&self) -> Option<u64> {
         match self.kind {
             Kind::Length(left) => Some(self.received_bytes + left),
-            Kind::Chunked(_) | Kind::Failed(_) => None,
+            Kind::Chunked(_) => None,
         }
     }
 }
@@ -163,7 +156,7 @@ fn feed_chunked(
             }
             ChunkStep::NeedMore { .. } | ChunkStep::Done { .. } => &[],
         };
-        // What the current chunk announces counts before it is there.
+        // What the current chunk announces counts before it is there. The sum never shrinks: over the limit it stays so.
         *received_bytes += data.len() as u64;
         if received_bytes.saturating_add(decoder.chunk_left_bytes()) > limit_bytes {
             return Err(TOO_LARGE);

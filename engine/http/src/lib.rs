@@ -5,7 +5,7 @@
 //! request, allocates nothing: requests are views into the caller's bytes, answers are appended to the caller's
 //! buffer, the time is passed in.
 //!
-//! Reading order: [`parse`] (a request head), [`connection`] (when to parse, and bodies that come in pieces),
+//! Reading order: [`mod@parse`] (a request head), [`connection`] (when to parse, and bodies that come in pieces),
 //! [`body`] (the chunked coding), [`response`] with [`date`] and [`status`] (answers), [`percent`] (paths, queries).
 //!
 //! Every [`Reject`] means the same to the caller: answer with its status and reason, `Connection: close`, and read no

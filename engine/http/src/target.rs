@@ -38,15 +38,19 @@ pub(crate) fn read<'b>(method: Method, method_text: &[u8], target: &'b [u8]) -> 
 
 /// Cuts an origin-form at its `?`.
 fn cut<'b>(target: &'b [u8], authority: Option<&'b [u8]>) -> Result<Target<'b>, Reject> {
-    if memchr::memchr(b'#', target).is_some() {
+    let (path, query) = match memchr::memchr2(b'?', b'#', target) {
+        None => (target, None),
+        Some(at) => (&target[..at], target[at..].strip_prefix(b"?")),
+    };
+    let has_fragment = match query {
+        Some(query) => memchr::memchr(b'#', query).is_some(),
+        None => path.len() < target.len(),
+    };
+    if has_fragment {
         return Err(Reject::bad_request(
             "the request target has a fragment; leave out the # and what follows, or send %23",
         ));
     }
-    let (path, query) = match memchr::memchr(b'?', target) {
-        Some(at) => (&target[..at], Some(&target[at + 1..])),
-        None => (target, None),
-    };
     let path = if path.is_empty() { &b"/"[..] } else { path };
     Ok(Target { path, query, authority })
 }
@@ -111,14 +115,38 @@ fn is_port_part(text: &[u8]) -> bool {
 fn is_reg_name(host: &[u8]) -> bool {
     let mut rest = host;
     while let [first, after @ ..] = rest {
-        rest = match first {
-            b'%' => match after {
-                [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
-                _ => return false,
-            },
-            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=".contains(byte) => after,
+        rest = match (first, after) {
+            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => after,
+            _ if REG_NAME_BYTES[usize::from(*first)] => after,
             _ => return false,
         };
     }
     true
 }
+
+/// Which bytes stand for themselves in a registered name.
+static REG_NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b';'
+                    | b'='
+            );
+        byte += 1;
+    }
+    table
+};
