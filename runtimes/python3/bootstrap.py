@@ -1,0 +1,29 @@
+"""The python3 runtime's entry: boots, primes itself, says hello, loads one function and serves it.
+
+The life of a runtime is docs/protocol.md, section 4. Everything else is in the package faaster_runtime:
+its name cannot be taken by a user's module, and only this file is known to argv.
+"""
+import os
+import sys
+
+# What the interpreter itself needs; a user's module may take the name of any other (see load.make_room).
+CORE_MODULES = frozenset(sys.modules)
+
+RUNTIME_DIR = os.environ.pop("FAASTER_RUNTIME_DIR", "/var/runtime")
+TASK_DIR = os.environ.pop("FAASTER_TASK_DIR", "/var/task")
+CHANNEL_FD = 3
+
+
+def main():
+    from faaster_runtime import prime
+
+    prime.run(RUNTIME_DIR)
+    from faaster_runtime import serve
+
+    # The runtime's own folder must not be searched for the user's imports.
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != os.path.abspath(RUNTIME_DIR)]
+    serve.run(CHANNEL_FD, TASK_DIR, CORE_MODULES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+def explode():
+    raise ValueError("boom")
+
+
+def handler(event, context):
+    explode()

@@ -1,0 +1,5 @@
+"""The smallest function: a string is sent as it is, without quotes."""
+
+
+def handler(event, context):
+    return "Hello world!"

@@ -1,0 +1,1 @@
+"""The python3 runtime of faaster: see README.md beside this package."""

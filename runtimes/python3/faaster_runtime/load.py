@@ -1,0 +1,99 @@
+"""Finds a function's handler: search path, environment, import, and a clear sentence when that fails.
+
+Owns: sys.path, the environment, the choice of module. Must not know: frames, threads.
+"""
+import importlib
+import os
+import sys
+import time
+
+from .failure import LoadError, user_stack
+
+# Where vendored packages may lie, in the order of the search.
+PACKAGE_FOLDERS = ("", "python", "vendor")
+LAYER_DIR = "/opt/python"
+
+
+def apply_environment(load, task_dir):
+    """The function's own variables, then the names under which AWS's libraries look for what they run in."""
+    os.environ.update(
+        LAMBDA_TASK_ROOT=task_dir,
+        _HANDLER=load.get("handler", ""),
+        AWS_LAMBDA_FUNCTION_NAME=load.get("functionName", ""),
+        AWS_LAMBDA_FUNCTION_VERSION=load.get("functionVersion", ""),
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(load.get("memoryMB", "")),
+    )
+    os.environ.update(load.get("env") or {})
+    if "TZ" in os.environ:
+        time.tzset()
+
+
+def set_search_path(task_dir):
+    """The function's folders come before everything else. PYTHONPATH is honoured although the interpreter runs with -E."""
+    wanted = [os.path.join(task_dir, folder) if folder else task_dir for folder in PACKAGE_FOLDERS]
+    wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    wanted.append(LAYER_DIR)
+    sys.path[:0] = [entry for entry in dict.fromkeys(wanted) if entry == task_dir or os.path.isdir(entry)]
+
+
+def make_room(task_dir, core_modules):
+    """Lets a user's module have the name of a module that priming has imported, as with a fresh interpreter.
+
+    What the interpreter itself had loaded before the bootstrap began stays, as it would there.
+    """
+    for entry in os.listdir(task_dir):
+        name = entry.partition(".")[0]
+        if name in sys.modules and name not in core_modules and _is_module(task_dir, entry):
+            for loaded in [key for key in sys.modules if key == name or key.startswith(name + ".")]:
+                del sys.modules[loaded]
+
+
+def _is_module(task_dir, entry):
+    if entry.endswith((".py", ".so")):
+        return True
+    return os.path.isfile(os.path.join(task_dir, entry, "__init__.py"))
+
+
+def find_handler(spec, task_dir):
+    """The callable that `spec` names: `module.function`, `pkg/module.function` or `pkg.module.function`."""
+    path, _, attribute = spec.rpartition(".")
+    name = path.replace("/", ".")
+    if not attribute or not name or "" in name.split("."):
+        raise LoadError("Runtime.MalformedHandlerName", f"handler '{spec}' is not of the form module.function")
+    module = _import(spec, name, task_dir)
+    try:
+        handler = getattr(module, attribute)
+    except AttributeError:
+        raise LoadError(
+            "Runtime.HandlerNotFound", f"handler '{spec}' not found: module '{name}' has no attribute '{attribute}'"
+        ) from None
+    if not callable(handler):
+        kind = type(handler).__name__
+        raise LoadError("Runtime.HandlerNotFound", f"handler '{spec}' cannot be called: '{attribute}' is of type {kind}")
+    return handler
+
+
+def _import(spec, name, task_dir):
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as missing:
+        # Is it the handler's own module (or a package on the way to it), or something that it imports?
+        if missing.name and (name == missing.name or name.startswith(missing.name + ".")):
+            file = name.replace(".", "/") + ".py"
+            raise LoadError(
+                "Runtime.ImportModuleError",
+                f"handler '{spec}' not found: there is no module '{name}' in {task_dir} (expected {file})",
+            ) from None
+        raise _import_error(name, missing) from missing
+    except ImportError as failed:
+        raise _import_error(name, failed) from failed
+    except SyntaxError as wrong:
+        where = f"{wrong.filename}, line {wrong.lineno}"
+        stack = user_stack(wrong) + [f'  File "{wrong.filename}", line {wrong.lineno}\n    {(wrong.text or "").strip()}\n']
+        raise LoadError(
+            "Runtime.UserCodeSyntaxError", f"syntax error in module '{name}': {wrong.msg} ({where})", stack
+        ) from wrong
+
+
+def _import_error(name, cause):
+    return LoadError("Runtime.ImportModuleError", f"cannot import module '{name}': {cause}", user_stack(cause))
