@@ -181,6 +181,36 @@ pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TMP_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// Inodes of /tmp in a container.
 pub const TMP_INODES_MAX: u64 = 65_536;
+/// MiB of /tmp that a claim may ask for.
+pub const TMP_MB_MAX: u32 = 10_240;
+/// Bytes of memory of a container before it is claimed.
+pub const BOOT_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+/// Processes and threads of a container before it is claimed.
+pub const BOOT_PIDS: u32 = 128;
+/// Bytes of a `hello` frame's meta object.
+pub const HELLO_META_BYTES_MAX: usize = 4096;
+/// Bytes of a runtime's output that a funclet shows when it could not be booted.
+pub const BOOT_OUTPUT_BYTES_MAX: usize = 2048;
+/// Longest pause between tries to boot a runtime that keeps failing; the first pause is [`BOOT_BACKOFF_MIN`].
+pub const BOOT_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// See [`BOOT_BACKOFF_MAX`].
+pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// Claims that wait in one funclet, for memory or for a container.
+pub const CLAIMS_WAITING_MAX: usize = 1024;
+/// Longest that a claim may wait, whatever deadline it names.
+pub const CLAIM_WAIT_MAX: Duration = Duration::from_secs(900);
+/// Events that wait in a funclet for an engine that does not read; with more, the channel is given up.
+pub const CHANNEL_EVENTS_MAX: usize = 2 * SLOTS_MAX + 1024;
+/// Open channels of one funclet: those of one engine, and of its successor while it starts.
+pub const FUNCLET_CHANNELS_MAX: usize = 2 * (SHARDS_MAX + 1);
+/// A dead container's cgroups must be gone after this long; else its slot is put aside.
+pub const CGROUP_REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Descriptors that a function's process may have open unless it raises its limit itself.
+pub const FUNCTION_FDS_DEFAULT: u64 = 1024;
+/// Descriptors that it may raise its limit to.
+pub const FUNCTION_FDS_MAX: u64 = 65_536;
+/// Bytes of the system call filters that a container's init reads.
+pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
 
 const _: () = assert!(CLIENT_BUFFERS.is_power_of_two() && INSTANCE_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= 2 * RING_ENTRIES);
@@ -195,3 +225,6 @@ const _: () = assert!(MEMORY_MB_MIN <= MEMORY_MB_MAX);
 const _: () = assert!(32 + 1 + FUNCTION_NAME_BYTES_MAX + 1 + VERSION_DIGITS_MAX <= 256);
 const _: () = assert!(LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);
 const _: () = assert!(FRAME_EVENT_BYTES_MAX <= INSTANCE_SEND_BYTES_MAX);
+const _: () = assert!(FUNCLET_CHANNELS_MAX <= 1024 && HELLO_META_BYTES_MAX <= FRAME_META_BYTES_MAX);
+const _: () = assert!(BOOT_BACKOFF_MIN.as_millis() <= BOOT_BACKOFF_MAX.as_millis());
+const _: () = assert!(BOOT_PIDS <= PIDS_PER_CONTAINER_MAX && FUNCTION_FDS_DEFAULT <= FUNCTION_FDS_MAX);
