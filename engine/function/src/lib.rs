@@ -4,7 +4,14 @@
 #![forbid(unsafe_code)]
 
 pub mod deployed;
+pub mod draft;
+pub mod identity;
+pub mod record;
+pub mod reference;
 pub mod runtime;
+pub mod settings;
 
 pub use deployed::Deployed;
+pub use identity::{AccountHash, AccountId, FunctionName, Version};
+pub use record::FunctionRecord;
 pub use runtime::RuntimeSpec;
