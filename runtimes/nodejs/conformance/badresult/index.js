@@ -1,0 +1,5 @@
+exports.handler = async () => {
+  const circle = {};
+  circle.circle = circle;
+  return circle;
+};

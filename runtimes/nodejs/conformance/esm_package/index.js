@@ -1,0 +1,4 @@
+import { createRequire } from 'module';
+
+console.log('loading');
+export const handler = (event, context, callback) => callback(null, typeof createRequire);

@@ -1,0 +1,4 @@
+exports.handler = async (event) => {
+  if (event.x) process.exit(3);
+  return 'alive';
+};

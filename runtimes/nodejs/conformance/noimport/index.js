@@ -1,0 +1,2 @@
+require('not_to_be_found_anywhere');
+exports.handler = async () => 1;

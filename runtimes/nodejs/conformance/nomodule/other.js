@@ -1,0 +1,1 @@
+// A function without the module that its handler names.

@@ -1,0 +1,1 @@
+exports.handler = async () => ({ hour: new Date(0).getHours(), greeting: process.env.GREETING });
