@@ -141,6 +141,8 @@ class Instance:
 
     @property
     def handler_name(self):
+        if self.exec_kind:
+            return self.handler or self.case  # one program with several handlers
         return self.handler or self.runtime.about["default_handler"]
 
     @property

@@ -1,0 +1,7 @@
+def explode
+  raise StandardError, "boom"
+end
+
+def handler(event:, context:)
+  explode
+end

@@ -1,0 +1,4 @@
+def handler(event:, context:)
+  exit 3 if event["x"]
+  "alive"
+end

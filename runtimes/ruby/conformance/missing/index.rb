@@ -1,0 +1,3 @@
+def other(event:, context:)
+  nil
+end

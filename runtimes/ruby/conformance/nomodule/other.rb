@@ -1,0 +1,1 @@
+# A function without the file that its handler names.

@@ -1,0 +1,6 @@
+require "at_root"
+require "in_vendor"
+
+def handler(event:, context:)
+  [AT_ROOT, IN_VENDOR]
+end

@@ -1,0 +1,3 @@
+def handler(event:, context:)
+  { hour: Time.at(0).hour, greeting: ENV["GREETING"] }
+end

@@ -1,0 +1,4 @@
+# Answers with its event.
+def handler(event:, context:)
+  event
+end
