@@ -4,8 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{CpuSet, sched_getaffinity};
-
 /// Read once at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Machine {
@@ -20,7 +18,8 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn read() -> Self {
         let cores = cores();
-        let parallelism = std::thread::available_parallelism().map_or(cores.len(), usize::from).min(cores.len());
+        let parallelism =
+            std::thread::available_parallelism().map_or(cores.len(), usize::from).min(cores.len());
         let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text));
         let limit = cgroup_limit();
         let memory_bytes = [total, limit].into_iter().flatten().min().unwrap_or(0);
@@ -29,12 +28,11 @@ impl Machine {
 }
 
 fn cores() -> Vec<u16> {
-    let Ok(set) = sched_getaffinity(None) else { return vec![0] };
-    let cores: Vec<u16> = (0..CpuSet::MAX_CPU)
-        .filter(|&core| set.is_set(core))
-        .filter_map(|core| u16::try_from(core).ok())
-        .collect();
-    if cores.is_empty() { vec![0] } else { cores }
+    match faaster_sys::affinity::allowed_cores() {
+        Ok(cores) if !cores.is_empty() => cores,
+        // A process runs somewhere, whatever the kernel says.
+        Ok(_) | Err(_) => vec![0],
+    }
 }
 
 /// Bytes of `MemTotal` in the text of `/proc/meminfo`.

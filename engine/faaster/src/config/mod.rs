@@ -5,7 +5,7 @@
 mod machine;
 mod raw;
 mod settings;
-mod value;
+pub(crate) mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use machine::Machine;
 pub(crate) use raw::{Origin, Problem, Raw, SettingFlags};
 
-/// Name of an engine on its machine: 1 to 16 of a-z and 0-9. Cgroups, directories and locks carry it.
+/// Name of an engine on its machine: eight hex digits. Cgroups, directories and locks carry it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InstanceName(pub String);
 
@@ -87,6 +87,13 @@ pub(crate) struct Config {
     pub cores: Vec<u16>,
 }
 
+impl Config {
+    /// The name that an engine with this data directory has, unless it is given another.
+    pub(crate) fn instance_of(data: &Path) -> InstanceName {
+        InstanceName(name_of(data))
+    }
+}
+
 /// A setting as it is in force, for `faaster config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Effective {
@@ -132,7 +139,8 @@ impl Reader<'_> {
         let value = parse(&given.values).unwrap_or_else(|text| {
             let text = format!("`{}` {text}", given.values.join(","));
             self.problems.push(Problem { origin: given.origin.clone(), text });
-            let default = settings::find(name).expect("settings are read by their names in the table").default;
+            let default =
+                settings::find(name).expect("settings are read by their names in the table").default;
             let default: &[String] = if default.is_empty() { &[] } else { &[default.to_owned()] };
             parse(default).expect("defaults are good, which a test asserts")
         });
@@ -221,7 +229,8 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         pool: r.many("pool", pool, |pool| {
             pool.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(",")
         }),
-        init: r.one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
+        init: r
+            .one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
         rootfs: r.one("rootfs", rootfs, |rootfs| match rootfs {
             Rootfs::Host => "host".into(),
             Rootfs::Directory(path) => path.display().to_string(),
@@ -264,7 +273,8 @@ fn narrow<T: TryFrom<u64>>(number: u64) -> T {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8001 or [::1]:8001".to_owned())
+    text.parse()
+        .map_err(|_| "must be an IP address and a port, such as 127.0.0.1:8001 or [::1]:8001".to_owned())
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
@@ -281,24 +291,23 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
 
 fn instance(text: &str, data: &Path) -> Result<InstanceName, String> {
     let name = if text == "auto" { name_of(data) } else { text.to_owned() };
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if (1..=16).contains(&name.len()) && name.chars().all(good) {
+    let good = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if name.len() == 8 && name.bytes().all(good) {
         Ok(InstanceName(name))
     } else {
-        Err("must be 1 to 16 of a-z and 0-9".to_owned())
+        Err("must be auto or eight of 0-9 and a-f".to_owned())
     }
 }
 
 /// Same directory, same name: so the next start finds what a killed engine left behind.
 fn name_of(data: &Path) -> String {
-    if data == Path::new("/var/lib/faaster") {
-        return "main".to_owned();
-    }
-    // FNV-1a, 64 bits: https://www.rfc-editor.org/rfc/rfc9923
-    let hash = data.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    format!("{:010x}", hash >> 24)
+    // FNV-1a, 32 bits: https://www.rfc-editor.org/rfc/rfc9923
+    let hash = data
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
 }
 
 fn account(text: &str) -> Result<String, String> {
@@ -350,7 +359,9 @@ fn init(text: &str) -> Result<Option<PathBuf>, String> {
 fn rootfs(text: &str) -> Result<Rootfs, String> {
     match text {
         "host" => Ok(Rootfs::Host),
-        path if Path::new(path).is_absolute() && Path::new(path).is_dir() => Ok(Rootfs::Directory(path.into())),
+        path if Path::new(path).is_absolute() && Path::new(path).is_dir() => {
+            Ok(Rootfs::Directory(path.into()))
+        }
         _ => Err("must be host or the absolute path of a directory".to_owned()),
     }
 }

@@ -73,12 +73,17 @@ pub(crate) struct Raw {
 
 impl Raw {
     /// Collects everything; what is wrong is in `problems`.
-    pub(crate) fn collect(flags: &SettingFlags, environment: impl Iterator<Item = (OsString, OsString)>) -> Self {
+    pub(crate) fn collect(
+        flags: &SettingFlags,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Self {
         let mut raw = Self { given: BTreeMap::new(), problems: Vec::new(), file: None };
         let mut file = flags.file.clone();
         let mut variables = BTreeMap::new();
         for (name, value) in environment {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(ENVIRONMENT_PREFIX)) else { continue };
+            let Some(name) = name.to_str().filter(|name| name.starts_with(ENVIRONMENT_PREFIX)) else {
+                continue;
+            };
             if name == "FAASTER_CONFIG" {
                 file = file.or_else(|| Some(PathBuf::from(&value)));
             }
@@ -160,7 +165,8 @@ fn read_table(path: &Path) -> Result<toml::Table, String> {
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))?;
     text.parse::<toml::Table>().map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line =
+            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         format!("line {line}: {}", error.message())
     })
 }
@@ -205,6 +211,22 @@ fn split(setting: &Setting, values: &[String]) -> Vec<String> {
     }
 }
 
+impl SettingFlags {
+    /// As they would be typed, for another process.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let config = self.file.iter().map(|file| {
+            let mut argument = OsString::from("--config=");
+            argument.push(file);
+            argument
+        });
+        let given = self.given.iter().flat_map(|(name, values)| {
+            let flag = find(name).expect("flags are made from the table").flag();
+            values.iter().map(move |value| OsString::from(format!("--{flag}={value}")))
+        });
+        config.chain(given).collect()
+    }
+}
+
 impl FromArgMatches for SettingFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut flags = Self::default();
@@ -229,7 +251,9 @@ impl clap::Args for SettingFlags {
             .long("config")
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
-            .help(format!("TOML file with settings [env: FAASTER_CONFIG] [default: {DEFAULT_FILE}, if there]"));
+            .help(format!(
+                "TOML file with settings [env: FAASTER_CONFIG] [default: {DEFAULT_FILE}, if there]"
+            ));
         SETTINGS.iter().fold(command.next_help_heading("Settings").arg(config), |command, setting| {
             command.arg(argument(setting))
         })
@@ -242,10 +266,11 @@ impl clap::Args for SettingFlags {
 
 fn argument(setting: &Setting) -> Arg {
     let default = if setting.default.is_empty() { "none" } else { setting.default };
-    let arg = Arg::new(setting.name)
-        .long(setting.flag())
-        .value_name(setting.placeholder)
-        .help(format!("{} [env: {}] [default: {default}]", setting.help, setting.variable()));
+    let arg = Arg::new(setting.name).long(setting.flag()).value_name(setting.placeholder).help(format!(
+        "{} [env: {}] [default: {default}]",
+        setting.help,
+        setting.variable()
+    ));
     match setting.shape {
         Shape::One => arg.action(ArgAction::Set),
         Shape::Switch => {

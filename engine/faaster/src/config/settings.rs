@@ -59,7 +59,13 @@ use Shape::{Many, One, Pairs, Switch};
 
 /// Every setting of the engine.
 pub(crate) const SETTINGS: &[Setting] = &[
-    row("listen", "ADDRESS", "127.0.0.1:8001", One, "Address of the controller: invocations and HTTP triggers"),
+    row(
+        "listen",
+        "ADDRESS",
+        "127.0.0.1:8001",
+        One,
+        "Address of the controller: invocations and HTTP triggers",
+    ),
     row("registry_listen", "ADDRESS", "127.0.0.1:8002", One, "Address of the function registry"),
     row("data", "DIR", "/var/lib/faaster", One, "Where functions, code and logs are kept"),
     row("run", "DIR", "/run/faaster", One, "Where run-time files live; nothing in it outlasts the engine"),
@@ -68,7 +74,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "NAME",
         "auto",
         One,
-        "Name of this engine on its machine, 1 to 16 of a-z and 0-9; auto: from the data directory",
+        "Name of this engine on its machine, eight hex digits; auto: made from the data directory",
     ),
     row("shards", "COUNT", "auto", One, "Threads that serve requests; auto: one per core that may be used"),
     row("funclets", "COUNT", "1", One, "Processes that make containers"),
@@ -98,7 +104,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Where instances run: home-core (on their shard's core, others when it is busy) or free",
     ),
     row("runtimes", "DIR", "", Many, "Folders with more runtimes; one of a known name replaces it"),
-    row("pool", "NAME=COUNT", "", Pairs, "Prepared containers to keep, by runtime; others as runtime.toml says"),
+    row(
+        "pool",
+        "NAME=COUNT",
+        "",
+        Pairs,
+        "Prepared containers to keep, by runtime; others as runtime.toml says",
+    ),
     row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
     row("rootfs", "DIR", "host", One, "What containers see as /: host (its /usr, read-only) or a directory"),
     row("slots_max", "COUNT", "1000", One, "Containers at once"),

@@ -1,0 +1,5 @@
+//! e
+use crate::exit::Outcome;
+pub(crate) fn main() -> Outcome {
+    Outcome::Failed
+}

@@ -1,0 +1,197 @@
+//! Which languages this node can run: folders with a `runtime.toml` whose interpreter is installed.
+//!
+//! Owns: the search. Order and so [`faaster_protocol::funclet::RuntimeIndex`] is by name. Must not know: how a runtime
+//! is booted, which functions use it.
+
+pub(crate) mod embedded;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use faaster_function::RuntimeSpec;
+use faaster_function::runtime::RuntimeToml;
+
+use crate::clock::{Deadline, wait_readable};
+
+/// A version command must have answered after this.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of what a version command says that are read.
+const VERSION_BYTES_MAX: usize = 4096;
+/// Bytes of a `runtime.toml`.
+const TOML_BYTES_MAX: u64 = 64 * 1024;
+/// Stands for the interpreter's path in `runtime.toml`.
+const INTERPRETER: &str = "{interpreter}";
+
+/// Why the runtimes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RuntimesError {
+    #[error("cannot read the runtimes in {path}: {source}")]
+    Folder { path: PathBuf, source: io::Error },
+    #[error("{path} is no good: {reason}")]
+    Toml { path: PathBuf, reason: String },
+    #[error("{0} runtimes were found; at most {max} can be used", max = faaster_limits::RUNTIMES_MAX)]
+    TooMany(usize),
+    #[error("the pool setting names the runtime {0}, which is not there; there are: {1}")]
+    UnknownPool(String, String),
+}
+
+/// What the search found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Usable, by name.
+    pub runtimes: Vec<RuntimeSpec>,
+    /// Names of those that are not, each with what is missing.
+    pub unusable: Vec<(String, String)>,
+    /// Folder of the example that `faaster demo` deploys, by runtime.
+    pub examples: BTreeMap<String, PathBuf>,
+}
+
+/// Looks through folders of runtimes; one found later replaces one of the same name. `pool` overrides how many
+/// containers are prepared.
+///
+/// # Errors
+/// A folder or a `runtime.toml` that is no good. A missing interpreter is none.
+pub(crate) fn find(folders: &[PathBuf], pool: &BTreeMap<String, u32>) -> Result<Found, RuntimesError> {
+    let mut by_name = BTreeMap::new();
+    for folder in folders {
+        for runtime in subfolders(folder)? {
+            let toml = read_toml(&runtime.join("runtime.toml"))?;
+            by_name.insert(toml.name.clone(), (toml, runtime));
+        }
+    }
+    let mut found = Found::default();
+    for (name, (toml, folder)) in by_name {
+        let Some(interpreter) = interpreter(&toml) else {
+            let tried: Vec<_> = toml.interpreters.iter().map(|path| path.display().to_string()).collect();
+            found.unusable.push((name, format!("none of {} is installed", tried.join(", "))));
+            continue;
+        };
+        if let Some(example) = &toml.example {
+            found.examples.insert(name.clone(), folder.join("examples").join(example));
+        }
+        found.runtimes.push(specify(toml, folder, &interpreter, pool));
+    }
+    if found.runtimes.len() > faaster_limits::RUNTIMES_MAX {
+        return Err(RuntimesError::TooMany(found.runtimes.len()));
+    }
+    if let Some(unknown) =
+        pool.keys().find(|name| !found.runtimes.iter().any(|runtime| runtime.name == **name))
+    {
+        return Err(RuntimesError::UnknownPool(unknown.clone(), names(&found.runtimes)));
+    }
+    Ok(found)
+}
+
+/// Names of runtimes for a sentence.
+pub(crate) fn names(runtimes: &[RuntimeSpec]) -> String {
+    let names: Vec<&str> = runtimes.iter().map(|runtime| runtime.name.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Subfolders with a `runtime.toml`, in the order of their names.
+fn subfolders(folder: &Path) -> Result<Vec<PathBuf>, RuntimesError> {
+    let fail = |source| RuntimesError::Folder { path: folder.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.join("runtime.toml").is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_toml(path: &Path) -> Result<RuntimeToml, RuntimesError> {
+    let bad = |reason: String| RuntimesError::Toml { path: path.to_owned(), reason };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(|error| bad(error.to_string()))?;
+    file.take(TOML_BYTES_MAX).read_to_string(&mut text).map_err(|error| bad(error.to_string()))?;
+    let toml: RuntimeToml = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if toml.name.is_empty() || !toml.name.chars().all(good) {
+        return Err(bad("its name must be of letters, digits, `-`, `_` and `.`".to_owned()));
+    }
+    if toml.names.is_empty() || toml.argv.is_empty() {
+        return Err(bad("names and argv must not be empty".to_owned()));
+    }
+    let climbs = |path: &Path| path.is_absolute() || path.components().any(|part| part.as_os_str() == "..");
+    let example = toml.example.as_ref().map(Path::new);
+    if toml.default_code.as_deref().into_iter().chain(example).any(climbs) {
+        return Err(bad("example and default_code must stay in the runtime's folder".to_owned()));
+    }
+    Ok(toml)
+}
+
+/// The first of the interpreters that is installed; empty where a runtime needs none.
+fn interpreter(toml: &RuntimeToml) -> Option<PathBuf> {
+    if toml.interpreters.is_empty() {
+        return Some(PathBuf::new());
+    }
+    toml.interpreters.iter().find(|path| path.is_file()).cloned()
+}
+
+fn specify(
+    toml: RuntimeToml,
+    folder: PathBuf,
+    interpreter: &Path,
+    pool: &BTreeMap<String, u32>,
+) -> RuntimeSpec {
+    let interpreter = interpreter.display().to_string();
+    let fill = |words: &[String]| {
+        words.iter().map(|word| word.replace(INTERPRETER, &interpreter)).collect::<Vec<_>>()
+    };
+    RuntimeSpec {
+        version: version(&fill(&toml.version)),
+        argv: fill(&toml.argv),
+        pool: pool.get(&toml.name).copied().unwrap_or(toml.pool),
+        default_handler: toml.default_handler.unwrap_or_default(),
+        default_code: toml.default_code.map(|code| folder.join(code)),
+        name: toml.name,
+        names: toml.names,
+        kind: toml.kind,
+        env: toml.env,
+        folder,
+    }
+}
+
+/// First line of what the command says; empty if it says nothing in time.
+fn version(command: &[String]) -> String {
+    let Some((program, arguments)) = command.split_first() else { return String::new() };
+    let started = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(mut child) = started else { return String::new() };
+    let mut output = child.stdout.take().expect("it was asked for");
+    let deadline = Deadline::after(VERSION_TIMEOUT);
+    let mut text = Vec::new();
+    while text.len() < VERSION_BYTES_MAX && !text.contains(&b'\n') {
+        let Some(left) = deadline.left() else { break };
+        let mut bytes = [0; 256];
+        match wait_readable(&[output.as_fd()], left) {
+            Ok(readable) if readable[0] => match output.read(&mut bytes) {
+                Ok(count) if count > 0 => text.extend_from_slice(&bytes[..count]),
+                Ok(_) | Err(_) => break,
+            },
+            Ok(_) => {}
+            Err(_) => break,
+        }
+    }
+    // Dead already, or of no more use; a child that is killed can be waited for.
+    drop(child.kill());
+    drop(child.wait());
+    String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests;

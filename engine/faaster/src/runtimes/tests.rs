@@ -1,0 +1,86 @@
+//! Finding runtimes in folders that the test writes.
+
+use super::*;
+
+fn write(folder: &Path, name: &str, toml: &str) {
+    fs::create_dir_all(folder.join(name)).unwrap();
+    fs::write(folder.join(name).join("runtime.toml"), toml).unwrap();
+}
+
+const SHELL: &str = r#"
+name = "shell"
+names = ["shell*"]
+kind = "pooled"
+interpreters = ["/no/such/sh", "/bin/sh"]
+version = ["{interpreter}", "-c", "echo shell 1.0; echo more"]
+argv = ["{interpreter}", "/var/runtime/bootstrap"]
+pool = 2
+example = "hello"
+"#;
+
+#[test]
+fn a_runtime_is_found_with_its_interpreter_and_version() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "sh", SHELL);
+    fs::create_dir(folder.path().join("no-runtime")).unwrap();
+    let found = find(&[folder.path().to_owned()], &BTreeMap::new()).unwrap();
+    let [shell] = &found.runtimes[..] else { panic!("{found:?}") };
+    assert_eq!((shell.name.as_str(), shell.version.as_str(), shell.pool), ("shell", "shell 1.0", 2));
+    assert_eq!(shell.argv, ["/bin/sh", "/var/runtime/bootstrap"]);
+    assert_eq!(found.examples["shell"], folder.path().join("sh/examples/hello"));
+}
+
+#[test]
+fn a_missing_interpreter_is_told_and_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "sh", &SHELL.replace("\"/bin/sh\"", "\"/no/sh\""));
+    let found = find(&[folder.path().to_owned()], &BTreeMap::new()).unwrap();
+    assert!(found.runtimes.is_empty());
+    assert_eq!(found.unusable, [("shell".to_owned(), "none of /no/such/sh, /no/sh is installed".to_owned())]);
+}
+
+#[test]
+fn a_later_folder_replaces_and_the_pool_setting_overrides() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write(first.path(), "sh", SHELL);
+    write(second.path(), "other-folder-name", &SHELL.replace("shell 1.0", "shell 2.0"));
+    let folders = [first.path().to_owned(), second.path().to_owned()];
+    let found = find(&folders, &BTreeMap::from([("shell".to_owned(), 9)])).unwrap();
+    assert_eq!((found.runtimes[0].version.as_str(), found.runtimes[0].pool), ("shell 2.0", 9));
+    let error = find(&folders, &BTreeMap::from([("perl".to_owned(), 9)])).unwrap_err();
+    assert!(error.to_string().contains("perl") && error.to_string().contains("shell"), "{error}");
+}
+
+#[test]
+fn bad_runtimes_are_named() {
+    for (from, to) in [
+        ("pool = 2", "pool = \"two\""),
+        ("pool = 2", "pool = 2\nsurprise = 1"),
+        ("name = \"shell\"", "name = \"../shell\""),
+        ("example = \"hello\"", "example = \"../hello\""),
+        ("argv = [\"{interpreter}\", \"/var/runtime/bootstrap\"]", "argv = []"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), "sh", &SHELL.replace(from, to));
+        let error = find(&[folder.path().to_owned()], &BTreeMap::new()).unwrap_err();
+        assert!(matches!(error, RuntimesError::Toml { .. }), "{to}: {error}");
+    }
+}
+
+#[test]
+fn the_shipped_runtimes_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    embedded::unpack(folder.path()).unwrap();
+    let found = find(&[folder.path().to_owned()], &BTreeMap::new()).unwrap();
+    assert!(found.runtimes.len() + found.unusable.len() >= 1);
+    for (name, example) in &found.examples {
+        assert!(example.is_dir(), "{name}: {}", example.display());
+    }
+}
+
+#[test]
+fn a_version_command_that_hangs_or_fails_gives_none() {
+    assert_eq!(version(&["/no/such/program".to_owned()]), "");
+    assert_eq!(version(&["/bin/true".to_owned()]), "");
+    assert_eq!(version(&[]), "");
+}

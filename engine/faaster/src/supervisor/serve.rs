@@ -1,0 +1,231 @@
+//! The whole of `faaster serve`: checks, lock, sweep, listeners; then the loop; then cleaning up.
+//!
+//! Owns: the order of these steps. Must not know: what happens while the engine serves ([`super::watch`]).
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use faaster_function::RuntimeSpec;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::data::{EphemeralData, EphemeralError};
+use super::listeners::{self, ListenError};
+use super::lock::{InstanceDirectory, LockError};
+use super::requirements::{self, Lack};
+use super::start::{Role, Start};
+use super::watch::Supervisor;
+use crate::config::{Config, InstanceName};
+use crate::containers;
+use crate::exit::Outcome;
+use crate::log::Log;
+use crate::runtimes::{self, RuntimesError, embedded};
+use crate::signals::Signals;
+
+/// Whether the data outlasts the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Data,
+    Nothing,
+}
+
+/// How the start is announced on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announcement {
+    Sentence,
+    Json,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error(transparent)]
+    Lack(#[from] Lack),
+    #[error("cannot catch signals: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Ephemeral(#[from] EphemeralError),
+    #[error("cannot remove what an earlier engine left: {0}")]
+    Sweep(#[from] containers::SweepError),
+    #[error("cannot write {path}: {source}")]
+    Unpack { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Runtimes(#[from] RuntimesError),
+    #[error("no runtime can be used: {0}")]
+    NoRuntime(String),
+    #[error(
+        "the program for process 1 of containers, faaster-init, is neither built in nor beside {0}: build it first (see README), or name it with --init"
+    )]
+    NoInit(PathBuf),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl ServeError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) => Outcome::Refused,
+            Self::Signals(_)
+            | Self::Lock(_)
+            | Self::Ephemeral(_)
+            | Self::Sweep(_)
+            | Self::Unpack { .. }
+            | Self::Listen(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// Serves until told to stop.
+pub(crate) fn serve(config: Config, keep: Keep, announcement: Announcement) -> Outcome {
+    let log = Log::new("supervisor", config.log_level);
+    match prepare_and_run(config, keep, announcement, log) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            log.error(&error);
+            error.outcome()
+        }
+    }
+}
+
+fn prepare_and_run(
+    config: Config,
+    keep: Keep,
+    announcement: Announcement,
+    log: Log,
+) -> Result<Outcome, ServeError> {
+    requirements::check(&config.data)?;
+    raise_descriptor_limit(log);
+    let signals = Signals::catch().map_err(ServeError::Signals)?;
+    let directory = InstanceDirectory::lock(&config.run, &config.instance.0)?;
+    let prepared = Prepared { directory: Some(directory), instance: config.instance.clone(), log };
+    prepared.sweep()?;
+    let _data = match keep {
+        Keep::Nothing => Some(EphemeralData::create(&config.data)?),
+        Keep::Data => None,
+    };
+    let path = prepared.directory().path.clone();
+    let runtimes = find_runtimes(&config, &path, log)?;
+    let init = find_init(&config, &path)?;
+    let shards = config.shards;
+    let listeners =
+        [listeners::open(config.listen, shards)?, listeners::open(config.registry_listen, shards)?];
+    let start = Start { role: Role::Engine, config, runtimes, init, instance_directory: path };
+    let announce = match announcement {
+        Announcement::Sentence => announce_sentence,
+        Announcement::Json => announce_json,
+    };
+    Ok(Supervisor::new(start, listeners, signals, log, announce).run())
+}
+
+/// The instance as it must not be left behind: dropping it cleans up, on whatever way out.
+struct Prepared {
+    directory: Option<InstanceDirectory>,
+    instance: InstanceName,
+    log: Log,
+}
+
+impl Prepared {
+    fn directory(&self) -> &InstanceDirectory {
+        self.directory.as_ref().expect("taken only when dropped")
+    }
+
+    /// Removes what an earlier engine of this name left.
+    fn sweep(&self) -> Result<(), ServeError> {
+        containers::sweep(&self.instance)?;
+        Ok(self.directory().clear()?)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Err(error) = containers::sweep(&self.instance) {
+            self.log.error(format_args!(
+                "cannot remove what the containers left: {error}; the next start tries again"
+            ));
+        }
+        if let Some(Err(error)) = self.directory.take().map(InstanceDirectory::remove) {
+            self.log.error(error);
+        }
+    }
+}
+
+/// As many descriptors as we may have; each connection is one.
+fn raise_descriptor_limit(log: Log) {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
+        log.warn(format_args!("cannot raise the limit of open files: {error}"));
+    }
+}
+
+fn find_runtimes(config: &Config, directory: &Path, log: Log) -> Result<Vec<RuntimeSpec>, ServeError> {
+    let shipped = directory.join("runtimes");
+    embedded::unpack(&shipped).map_err(|(path, source)| ServeError::Unpack { path, source })?;
+    let folders: Vec<PathBuf> = std::iter::once(shipped).chain(config.runtimes.iter().cloned()).collect();
+    let found = runtimes::find(&folders, &config.pool)?;
+    for (name, reason) in &found.unusable {
+        log.info(format_args!("runtime {name} is not available: {reason}"));
+    }
+    if found.runtimes.is_empty() {
+        let reasons: Vec<_> =
+            found.unusable.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
+        return Err(ServeError::NoRuntime(reasons.join("; ")));
+    }
+    Ok(found.runtimes)
+}
+
+/// As configured, built in, or beside this program.
+fn find_init(config: &Config, directory: &Path) -> Result<PathBuf, ServeError> {
+    if let Some(path) = &config.init {
+        return Ok(path.clone());
+    }
+    let unpacked = embedded::unpack_init(directory);
+    if let Some(path) = unpacked.map_err(|(path, source)| ServeError::Unpack { path, source })? {
+        return Ok(path);
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("faaster-init");
+    if beside.is_file() { Ok(beside) } else { Err(ServeError::NoInit(own)) }
+}
+
+fn announce_sentence(supervisor: &Supervisor) {
+    let start = supervisor.start_record();
+    let [controller, registry] = supervisor.listeners();
+    let shards = start.config.shards;
+    say(&format!(
+        "faaster is serving on http://{} (registry http://{}), {shards} shard{}, runtimes: {}",
+        controller.address,
+        registry.address,
+        if shards == 1 { "" } else { "s" },
+        runtimes::names(&start.runtimes),
+    ));
+}
+
+fn announce_json(supervisor: &Supervisor) {
+    let start = supervisor.start_record();
+    let [controller, registry] = supervisor.listeners();
+    let runtimes: Vec<_> =
+        start.runtimes.iter().map(|r| serde_json::json!({ "name": r.name, "version": r.version })).collect();
+    let (engine, funclets): (Vec<_>, Vec<_>) =
+        supervisor.children().partition(|(role, _)| *role == Role::Engine);
+    say(&serde_json::json!({
+        "event": "serving",
+        "controller": format!("http://{}", controller.address),
+        "registry": format!("http://{}", registry.address),
+        "instance": start.config.instance,
+        "data": start.config.data,
+        "shards": start.config.shards,
+        "runtimes": runtimes,
+        "supervisor": std::process::id(),
+        "engine": engine.first().map(|(_, pid)| pid),
+        "funclets": funclets.iter().map(|(_, pid)| pid).collect::<Vec<_>>(),
+    })
+    .to_string());
+}
+
+/// Whoever started us may not read what we say; that is no reason to stop.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{line}").and_then(|()| out.flush()));
+}
