@@ -1,0 +1,307 @@
+//! From the end of a call to bytes for its client.
+//!
+//! Owns: the shape of every answer that the data plane gives: results, errors of functions, refusals, log tails.
+//! Must not know: how the call ran.
+
+use faaster_http::{DateCache, Persistence, Status, Version, response};
+use faaster_protocol::easyfaas::errors;
+use faaster_protocol::easyfaas::headers::{JSON, TEXT};
+use faaster_protocol::easyfaas::tail::{LogTail, Usage, append_base64, append_exec_time, append_log_body};
+use faaster_protocol::trigger;
+use faaster_sys::ring::Ring;
+
+use crate::call::{Call, Origin, Place, RequestId, Style, Tail};
+use crate::connection::{AnswerBody, Connection};
+use crate::errand::Packet;
+use crate::ingress::Payload;
+use crate::invoke::Seat;
+use crate::shard::Shard;
+use crate::slab::Id;
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The body is the handler's result.
+    Success,
+    /// The body says what went wrong in the function or with its instance.
+    FunctionError,
+    /// It never ran.
+    Refused(Refused),
+}
+
+/// Why a call never ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No instance became free in time, or the queue is full.
+    Busy,
+    /// No instance came up in time.
+    NotReady,
+    /// The function's code is not on this node.
+    CodeMissing,
+    /// The function was deleted while the call waited.
+    Removed,
+}
+
+impl<R: Ring> Shard<R> {
+    /// Ends a call of this shard: answers its client, or its shard of origin.
+    pub(crate) fn answer(&mut self, id: Id<Call>, outcome: Outcome, body: Payload<'_>) {
+        let Some(call) = self.forget(id) else { return };
+        let run_ns = if call.started_ns == 0 { 0 } else { self.now_ns.saturating_sub(call.started_ns) };
+        let log = if call.tail == Tail::Wanted { self.tail_text(&call, run_ns) } else { Vec::new() };
+        match call.origin {
+            Origin::Nobody => {}
+            Origin::Client { .. } => self.respond(&call, outcome, body, run_ns, &log),
+            Origin::Remote { shard, call: remote } => {
+                let mut errand = self.empty_errand();
+                errand.call = remote;
+                errand.outcome = outcome;
+                errand.run_ns = run_ns;
+                errand.log = log;
+                match body {
+                    Payload::Owned(bytes) => errand.payload = bytes,
+                    Payload::Borrowed(bytes) => {
+                        errand.payload.clear();
+                        errand.payload.extend_from_slice(bytes);
+                    }
+                }
+                self.send_packet(shard, Packet::Answer(errand));
+            }
+        }
+    }
+
+    fn tail_text(&self, call: &Call, run_ns: u64) -> Vec<u8> {
+        let deployed = &self.functions.get(call.function).deployed;
+        let request_id = call.request_id.as_str();
+        let mut tail = LogTail::new(request_id, &deployed.version);
+        tail.push(&call.log);
+        let memory_peak_bytes = match call.place {
+            Place::Running(instance) => self.instances.get(instance).map_or(0, |it| it.memory_peak_bytes()),
+            _ => 0,
+        };
+        let duration_ms = run_ns / 1_000_000;
+        tail.finish(request_id, Usage { duration_ms, memory_mb: deployed.memory_mb, memory_peak_bytes })
+    }
+
+    /// Writes the answer of a call to its client's connection.
+    pub(crate) fn respond(
+        &mut self,
+        call: &Call,
+        outcome: Outcome,
+        body: Payload<'_>,
+        run_ns: u64,
+        log: &[u8],
+    ) {
+        let Origin::Client { connection, sequence } = call.origin else { return };
+        let seat = Seat { connection, sequence };
+        let request_id = &call.request_id;
+        match (outcome, call.style) {
+            (Outcome::Refused(refused), style) => self.respond_refused(seat, call, refused, style),
+            (_, Style::Trigger) => self.respond_trigger(seat, request_id, outcome, body, run_ns),
+            (_, Style::Event) => {}
+            (_, Style::InvokeLogToBody) => {
+                let error = if outcome == Outcome::FunctionError { "Unhandled" } else { "" };
+                let mut wrapped = Vec::with_capacity(body.as_slice().len() + log.len() + 64);
+                append_log_body(&mut wrapped, error, log, body.as_slice());
+                self.put(seat, Payload::Owned(wrapped), |out, length| {
+                    begin(out, Status::OK, JSON, length);
+                    call_headers(out, request_id, run_ns);
+                });
+            }
+            (_, Style::Invoke) => self.respond_invoke(seat, request_id, outcome, body, run_ns, log),
+        }
+    }
+
+    fn respond_invoke(
+        &mut self,
+        seat: Seat,
+        request_id: &RequestId,
+        outcome: Outcome,
+        body: Payload<'_>,
+        run_ns: u64,
+        log: &[u8],
+    ) {
+        // The template is moved out for the time of the borrow; it is put back below.
+        let template = self.template.take();
+        let common = template.as_ref().expect("only ever taken inside this function");
+        self.put(seat, body, |out, length| {
+            common.append_ok_open(out, length);
+            call_headers(out, request_id, run_ns);
+            if outcome == Outcome::FunctionError {
+                out.extend_from_slice(b"X-Easyfaas-Function-Error: Unhandled\r\n");
+            }
+            if !log.is_empty() {
+                out.extend_from_slice(b"X-Bce-Log-Result: ");
+                append_base64(out, log);
+                out.extend_from_slice(b"\r\n");
+            }
+        });
+        self.template = template;
+    }
+
+    fn respond_refused(&mut self, seat: Seat, call: &Call, refused: Refused, style: Style) {
+        let mut text = Vec::new();
+        let deployed = self.functions.try_get(call.function).map(|function| function.deployed.clone());
+        let key = deployed.as_ref().map_or("", |deployed| &deployed.key);
+        let status = match refused {
+            Refused::Busy => errors::append_no_capacity(&mut text),
+            Refused::Removed => errors::append_not_found(&mut text, key.as_bytes()),
+            Refused::CodeMissing => {
+                errors::append_internal(&mut text, "the function's code is not on this node")
+            }
+            Refused::NotReady => {
+                let name = deployed.as_ref().map_or("", |deployed| &deployed.name);
+                errors::append_not_ready(&mut text, call.request_id.as_str(), name);
+                let (body, outcome) = (Payload::Owned(text), Outcome::FunctionError);
+                let request_id = &call.request_id;
+                return match style {
+                    Style::Trigger => self.respond_trigger(seat, request_id, outcome, body, 0),
+                    _ => self.respond_invoke(seat, request_id, outcome, body, 0, b""),
+                };
+            }
+        };
+        self.answer_error(seat, status, Some(call.request_id), &text);
+    }
+
+    fn respond_trigger(
+        &mut self,
+        seat: Seat,
+        request_id: &RequestId,
+        outcome: Outcome,
+        body: Payload<'_>,
+        run_ns: u64,
+    ) {
+        let mut text = Vec::new();
+        if outcome == Outcome::FunctionError {
+            trigger::append_function_error(&mut text, body.as_slice());
+            return self.put(seat, Payload::Owned(text), |out, length| {
+                begin(out, Status::INTERNAL_SERVER_ERROR, JSON, length);
+            });
+        }
+        match trigger::interpret(body.as_slice()) {
+            Ok(answer) => {
+                let status = Status::from_code(answer.status).unwrap_or(Status::BAD_GATEWAY);
+                let body = Payload::Owned(answer.body.into_owned());
+                let (lines, shape) = (answer.header_lines, answer.shape);
+                self.put(seat, body, |out, length| {
+                    response::start(out, Version::Http11, status);
+                    out.extend_from_slice(&lines);
+                    response::content_length(out, length);
+                    if shape == trigger::Shape::Plain {
+                        call_headers(out, request_id, run_ns);
+                    }
+                });
+            }
+            Err(error) => {
+                let status = trigger::append_bad_response(&mut text, &error);
+                self.answer_error(seat, status, Some(*request_id), &text);
+            }
+        }
+    }
+
+    /// A refusal in the dialect's JSON; `marked` adds the headers of a call that had begun.
+    pub(crate) fn answer_error(&mut self, seat: Seat, status: u16, marked: Option<RequestId>, text: &[u8]) {
+        let status_line = Status::from_code(status).unwrap_or(Status::INTERNAL_SERVER_ERROR);
+        let retry_after_secs = self.config.retry_after_secs;
+        self.put(seat, Payload::Borrowed(text), |out, length| {
+            begin(out, status_line, TEXT, length);
+            if let Some(request_id) = marked {
+                id_header(out, &request_id);
+                out.extend_from_slice(b"X-Easyfaas-Function-Error: Unhandled\r\n");
+            }
+            if matches!(status, 429 | 503) {
+                out.extend_from_slice(b"Retry-After: ");
+                out.extend_from_slice(itoa::Buffer::new().format(retry_after_secs).as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        });
+    }
+
+    /// `201 Created` without a body: an `event` invocation was taken.
+    pub(crate) fn answer_created(&mut self, seat: Seat) {
+        self.put(seat, Payload::Borrowed(b""), |out, length| {
+            response::start(out, Version::Http11, Status::CREATED);
+            response::content_length(out, length);
+        });
+    }
+
+    /// A sentence as text.
+    pub(crate) fn answer_plain(&mut self, id: Id<Connection>, sequence: u64, status: Status, text: &[u8]) {
+        let seat = Seat { connection: id, sequence };
+        let retry_after_secs = self.config.retry_after_secs;
+        self.put(seat, Payload::Borrowed(text), |out, length| {
+            begin(out, status, TEXT, length);
+            if status == Status::SERVICE_UNAVAILABLE {
+                out.extend_from_slice(b"Retry-After: ");
+                out.extend_from_slice(itoa::Buffer::new().format(retry_after_secs).as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+        });
+    }
+
+    /// Puts an answer in its place: straight into the outbox if it is its turn. `head` writes the status line and all
+    /// headers but Date, Server and Connection; it is told the length of the body.
+    pub(crate) fn put(&mut self, seat: Seat, body: Payload<'_>, head: impl FnOnce(&mut Vec<u8>, u64)) {
+        let draining = self.draining.is_some();
+        let Some(connection) = self.connections.get_mut(seat.connection) else { return };
+        let turn = connection.is_turn(seat.sequence);
+        let Some(slot) = connection.slot_mut(seat.sequence) else { return };
+        slot.call = None;
+        let (version, mode) = (slot.version, slot.body);
+        let after = if draining { Persistence::Close } else { slot.persistence };
+        let mut aside = Vec::new();
+        let out = if turn { connection.outbox.staging() } else { &mut aside };
+        let at = out.len();
+        head(out, body.as_slice().len() as u64);
+        let templated = out[at..].starts_with(b"HTTP/1.1 200 OK\r\nServer");
+        finish_head(out, version, after, if templated { None } else { Some(&self.date) });
+        let body = if mode == AnswerBody::Omitted { Payload::Borrowed(&b""[..]) } else { body };
+        if turn {
+            match body {
+                Payload::Borrowed(bytes) => connection.outbox.staging().extend_from_slice(bytes),
+                Payload::Owned(bytes) => connection.outbox.push_owned(bytes),
+            }
+            connection.front_answered(after);
+            let held_back = connection.receive.is_none() && !connection.closing;
+            self.mark_connection(seat.connection);
+            if held_back {
+                self.resume_later(seat.connection);
+            }
+        } else {
+            connection.keep(seat.sequence, aside, body.into_vec(), after);
+        }
+    }
+}
+
+fn begin(out: &mut Vec<u8>, status: Status, content_type: &str, length: u64) {
+    response::start(out, Version::Http11, status);
+    out.extend_from_slice(b"Content-Type: ");
+    out.extend_from_slice(content_type.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    response::content_length(out, length);
+}
+
+fn id_header(out: &mut Vec<u8>, request_id: &RequestId) {
+    out.extend_from_slice(b"X-Easyfaas-Request-Id: ");
+    out.extend_from_slice(request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn call_headers(out: &mut Vec<u8>, request_id: &RequestId, run_ns: u64) {
+    id_header(out, request_id);
+    out.extend_from_slice(b"X-Easyfaas-Function-Exectime: ");
+    append_exec_time(out, run_ns);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn finish_head(out: &mut Vec<u8>, version: Version, after: Persistence, date: Option<&DateCache>) {
+    if let Some(date) = date {
+        response::server(out);
+        response::date(out, date);
+    }
+    match (after, version) {
+        (Persistence::Close, _) => response::connection_close(out),
+        (Persistence::KeepAlive, Version::Http10) => response::connection_keep_alive(out),
+        (Persistence::KeepAlive, Version::Http11) => {}
+    }
+    response::end_head(out);
+}

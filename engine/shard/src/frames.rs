@@ -1,0 +1,531 @@
+//! What runtimes say: frames in, and the end of instances.
+//!
+//! Owns: putting frames together from buffers, checking that they fit the instance's state, deadlines of instances.
+//! Must not know: HTTP; answers leave through [`Shard::answer`].
+
+use faaster_limits::{LOG_TAIL_BYTES_MAX, RESPONSE_BYTES_MAX};
+use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
+use faaster_protocol::funclet::End;
+use faaster_sys::ring::{Armed, Group, Received, Ring};
+use rustix::io::Errno;
+
+use crate::answer::{Outcome, Refused};
+use crate::call::{Call, Tail};
+use crate::event::Source;
+use crate::ingress::Payload;
+use crate::instance::{Cause, Ended, Instance, State};
+use crate::shard::Shard;
+use crate::slab::Id;
+
+/// After its container was told to end, or its channel closed, the other half of the news is waited for this long.
+const END_NS_MAX: u64 = 1_000_000_000;
+/// A retired instance gets this long to exit by itself before it is killed.
+const DISMISS_NS: u64 = 200_000_000;
+
+impl<R: Ring> Shard<R> {
+    pub(crate) fn on_instance_received(&mut self, id: Id<Instance>, received: Received, armed: Armed) {
+        match received {
+            Received::Data(lease) => {
+                self.on_instance_bytes(id, &lease);
+                self.give_back(lease);
+            }
+            Received::Failed(Errno::NOBUFS) => {
+                self.counters.buffers_exhausted_total += 1;
+                self.starved_instances.push(id);
+                return;
+            }
+            Received::End | Received::Failed(_) => return self.on_channel_end(id),
+        }
+        if armed == Armed::No {
+            self.rearm_instance(id);
+        }
+    }
+
+    pub(crate) fn rearm_instance(&mut self, id: Id<Instance>) {
+        if let Some(instance) = self.instances.get(id)
+            && !instance.channel_ended
+        {
+            let channel = instance.channel;
+            self.ring.receive(channel, Group::Instance, Source::InstanceReceive.of(id));
+        }
+    }
+
+    fn on_instance_bytes(&mut self, id: Id<Instance>, bytes: &[u8]) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.partial.is_empty() {
+            let used = self.take_frames(id, bytes);
+            if let Some(instance) = self.instances.get_mut(id) {
+                instance.partial.extend_from_slice(&bytes[used..]);
+            }
+        } else {
+            let mut partial = std::mem::take(&mut instance.partial);
+            partial.extend_from_slice(bytes);
+            let used = self.take_frames(id, &partial);
+            if let Some(instance) = self.instances.get_mut(id) {
+                partial.drain(..used);
+                instance.partial = partial;
+            }
+        }
+        self.offer(id);
+    }
+
+    /// Handles all complete frames; answers with how many bytes they were.
+    fn take_frames(&mut self, id: Id<Instance>, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            match Header::decode(rest) {
+                Ok(None) => return used,
+                Ok(Some(header)) => {
+                    let total = HEADER_BYTES + header.payload_bytes();
+                    if rest.len() < total {
+                        return used;
+                    }
+                    let meta_end = HEADER_BYTES + header.meta_bytes as usize;
+                    if self.on_frame(id, &header, &rest[meta_end..total]).is_err() {
+                        self.break_off(id);
+                        return bytes.len();
+                    }
+                    used += total;
+                }
+                Err(_) => {
+                    self.break_off(id);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// The runtime broke the protocol: the instance ends, its neighbours never notice.
+    fn break_off(&mut self, id: Id<Instance>) {
+        self.retire_now(id);
+        self.kill(id);
+    }
+
+    fn retire_now(&mut self, id: Id<Instance>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if !matches!(instance.state(), State::Draining | State::Gone) {
+            instance.go(Cause::Drain);
+            let index = instance.function;
+            self.functions.get_mut(index).not_ready(id);
+        }
+    }
+
+    fn on_frame(&mut self, id: Id<Instance>, header: &Header, body: &[u8]) -> Result<(), Violation> {
+        let instance = self.instances.get(id).ok_or(Violation)?;
+        let call = Id::<Call>::from_bits(header.invocation);
+        match header.kind {
+            FrameType::Hello if instance.state() == State::Loading => Ok(()),
+            FrameType::Ready if instance.state() == State::Loading => {
+                self.on_ready(id);
+                Ok(())
+            }
+            FrameType::Ready if instance.state() == State::Draining => Ok(()),
+            FrameType::Error if header.invocation == 0 => {
+                self.on_load_error(id, body);
+                Ok(())
+            }
+            FrameType::Response => self.on_response(id, call, header, body),
+            FrameType::Error => self.on_call_error(id, call, body),
+            FrameType::Log => {
+                self.on_log_frame(id, call, body);
+                Ok(())
+            }
+            _ => Err(Violation),
+        }
+    }
+
+    fn on_ready(&mut self, id: Id<Instance>) {
+        let now_ns = self.now_ns;
+        let instance = self.instances.get_mut(id).expect("the frame came from it");
+        instance.go(Cause::Ready);
+        instance.ready_ns = now_ns;
+        instance.last_used_ns = now_ns;
+        let (index, took_ns) = (instance.function, now_ns.saturating_sub(instance.claimed_ns));
+        self.functions.get_mut(index).saw_cold_start(took_ns);
+        self.arm_idle(id);
+    }
+
+    fn arm_idle(&mut self, id: Id<Instance>) {
+        let at_ns = self.now_ns + crate::ingress::ns(self.config.max_runtime_idle);
+        self.arm_instance(id, at_ns);
+    }
+
+    /// The handler could not be loaded: everybody who waits for this code hears why.
+    fn on_load_error(&mut self, id: Id<Instance>, body: &[u8]) {
+        let Some(instance) = self.instances.get(id) else { return };
+        let (index, loading) = (instance.function, instance.state() == State::Loading);
+        self.collect_log(id);
+        self.retire_now(id);
+        self.kill(id);
+        let function = self.functions.get(index);
+        if loading && function.ready.is_empty() {
+            self.counters.invocations_failed_total += function.queue.len() as u64;
+            self.fail_queue(index, Outcome::FunctionError, body);
+        }
+    }
+
+    fn on_response(
+        &mut self,
+        id: Id<Instance>,
+        call_id: Id<Call>,
+        header: &Header,
+        body: &[u8],
+    ) -> Result<(), Violation> {
+        if !self.owns(id, call_id) {
+            return Err(Violation);
+        }
+        let Some(call) = self.calls.get_mut(call_id) else {
+            // It was answered at its deadline; the late result is dropped.
+            if !header.has_more() {
+                self.call_left(id, call_id, 0);
+            }
+            return Ok(());
+        };
+        if call.result.len() + body.len() > RESPONSE_BYTES_MAX {
+            if !header.has_more() {
+                let took_ns = self.now_ns.saturating_sub(call.started_ns);
+                self.call_left(id, call_id, took_ns);
+            }
+            self.counters.invocations_failed_total += 1;
+            let text = too_large();
+            self.answer(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+            return Ok(());
+        }
+        if header.has_more() {
+            call.result.extend_from_slice(body);
+            self.grant(id, call_id, header.body_bytes);
+            return Ok(());
+        }
+        let took_ns = self.now_ns.saturating_sub(call.started_ns);
+        let collected = std::mem::take(&mut call.result);
+        let wants_tail = call.tail == Tail::Wanted;
+        if wants_tail {
+            self.collect_log(id);
+        }
+        self.call_left(id, call_id, took_ns);
+        if collected.is_empty() {
+            self.answer(call_id, Outcome::Success, Payload::Borrowed(body));
+        } else {
+            let mut whole = collected;
+            whole.extend_from_slice(body);
+            self.answer(call_id, Outcome::Success, Payload::Owned(whole));
+        }
+        Ok(())
+    }
+
+    fn on_call_error(&mut self, id: Id<Instance>, call_id: Id<Call>, body: &[u8]) -> Result<(), Violation> {
+        if !self.owns(id, call_id) {
+            return Err(Violation);
+        }
+        let Some(call) = self.calls.get(call_id) else {
+            self.call_left(id, call_id, 0);
+            return Ok(());
+        };
+        let took_ns = self.now_ns.saturating_sub(call.started_ns);
+        if call.tail == Tail::Wanted {
+            self.collect_log(id);
+        }
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.failed_total += 1;
+        }
+        self.call_left(id, call_id, took_ns);
+        self.counters.invocations_failed_total += 1;
+        self.answer(call_id, Outcome::FunctionError, Payload::Borrowed(body));
+        Ok(())
+    }
+
+    fn owns(&self, id: Id<Instance>, call: Id<Call>) -> bool {
+        self.instances.get(id).is_some_and(|instance| instance.in_flight.contains(&call))
+    }
+
+    /// A call is off the instance; `took_ns` 0 where its time says nothing.
+    fn call_left(&mut self, id: Id<Instance>, call: Id<Call>, took_ns: u64) {
+        let now_ns = self.now_ns;
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.forget_call(call);
+        instance.last_used_ns = now_ns;
+        let (index, state) = (instance.function, instance.state());
+        if took_ns > 0 {
+            self.functions.get_mut(index).saw_service(took_ns);
+        }
+        if state == State::Draining
+            && self.instances.get(id).is_some_and(|instance| instance.in_flight.is_empty())
+        {
+            self.dismiss(id);
+        }
+    }
+
+    /// Lets the runtime send more of a large result, while the shard has room to hold it.
+    fn grant(&mut self, id: Id<Instance>, call: Id<Call>, bytes: u32) {
+        let mut header = Header::new(FrameType::Window, call.to_bits());
+        header.credit_bytes = bytes;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.outbox.staging().extend_from_slice(&header.encode());
+            self.mark_instance(id);
+        }
+    }
+
+    /// Nothing is left to do for a retired instance: it may exit by itself, else it is killed.
+    pub(crate) fn dismiss(&mut self, id: Id<Instance>) {
+        let kill_at_ns = self.now_ns + DISMISS_NS;
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.poisoned {
+            self.kill(id);
+            return;
+        }
+        instance.kill_at_ns = kill_at_ns;
+        let header = Header::new(FrameType::Shutdown, 0);
+        instance.outbox.staging().extend_from_slice(&header.encode());
+        self.mark_instance(id);
+        self.arm_instance(id, kill_at_ns);
+    }
+
+    pub(crate) fn on_instance_alarm(&mut self, id: Id<Instance>, fired_ns: u64) {
+        let now_ns = self.now_ns;
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if !instance.alarm.fired(fired_ns) {
+            return;
+        }
+        let due = |at_ns: u64| at_ns != 0 && at_ns <= now_ns;
+        if instance.kill_sent || instance.channel_ended {
+            if due(instance.kill_at_ns) {
+                self.bury(id);
+                return;
+            }
+        } else if instance.kill_at_ns != 0 && due(instance.kill_at_ns) {
+            self.kill(id);
+            return;
+        } else if instance.state() == State::Loading
+            && now_ns >= instance.claimed_ns + crate::ingress::ns(faaster_limits::BOOT_TIMEOUT)
+        {
+            self.retire_now(id);
+            self.kill(id);
+            return;
+        }
+        self.expire_calls(id);
+        self.rest_or_retire(id);
+    }
+
+    /// Answers calls whose deadline passed (DESIGN section 4).
+    fn expire_calls(&mut self, id: Id<Instance>) {
+        let Some(instance) = self.instances.get(id) else { return };
+        if instance.kill_sent {
+            return;
+        }
+        let exclusive = instance.deployed.concurrency.slots() == 1;
+        let expired: Vec<_> = instance
+            .in_flight
+            .iter()
+            .copied()
+            .filter(|call| self.calls.get(*call).is_some_and(|call| call.deadline_ns <= self.now_ns))
+            .collect();
+        if expired.is_empty() {
+            return;
+        }
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.poisoned = true;
+        }
+        self.retire_now(id);
+        if exclusive {
+            // Killed first, answered when it is dead: no side effects after a time-out.
+            self.kill(id);
+            return;
+        }
+        for call in expired {
+            let header = Header::new(FrameType::Cancel, call.to_bits());
+            if let Some(instance) = self.instances.get_mut(id) {
+                instance.failed_total += 1;
+                instance.outbox.staging().extend_from_slice(&header.encode());
+            }
+            self.mark_instance(id);
+            self.answer_timed_out(call);
+        }
+        // Its neighbours get as long as a fresh call would, then it goes.
+        if let Some(instance) = self.instances.get_mut(id)
+            && instance.kill_at_ns == 0
+        {
+            instance.kill_at_ns = self.now_ns + instance.deployed.timeout_ms * 1_000_000;
+        }
+    }
+
+    /// Sets the next alarm of an instance that lives on, or retires one that idled too long.
+    fn rest_or_retire(&mut self, id: Id<Instance>) {
+        let Some(instance) = self.instances.get(id) else { return };
+        let idle_ns = crate::ingress::ns(self.config.max_runtime_idle);
+        let mut next_ns = if instance.kill_at_ns != 0 { instance.kill_at_ns } else { u64::MAX };
+        match instance.state() {
+            State::Idle if instance.last_used_ns + idle_ns <= self.now_ns => {
+                self.retire(id);
+                return;
+            }
+            State::Idle => next_ns = next_ns.min(instance.last_used_ns + idle_ns),
+            State::Loading => {
+                next_ns = next_ns.min(instance.claimed_ns + crate::ingress::ns(faaster_limits::BOOT_TIMEOUT));
+            }
+            _ => {}
+        }
+        let calls = instance.in_flight.iter().filter_map(|call| self.calls.get(*call));
+        next_ns = calls.map(|call| call.deadline_ns).fold(next_ns, u64::min);
+        if next_ns != u64::MAX {
+            self.arm_instance(id, next_ns.max(self.now_ns + 1));
+        }
+    }
+
+    fn on_channel_end(&mut self, id: Id<Instance>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.channel_ended = true;
+        if instance.end.is_some() {
+            self.bury(id);
+            return;
+        }
+        self.retire_now(id);
+        // A runtime that closes its channel is of no use; its exit, if it was one, is told by the funclet at once.
+        self.expect_end(id);
+    }
+
+    /// Sets the time after which the instance is buried with or without the other half of the news.
+    pub(crate) fn expect_end(&mut self, id: Id<Instance>) {
+        let at_ns = self.now_ns + END_NS_MAX;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.kill_at_ns = at_ns;
+        }
+        self.arm_instance(id, at_ns);
+    }
+
+    /// Its container is gone: answers what it still owed and frees everything.
+    pub(crate) fn bury(&mut self, id: Id<Instance>) {
+        self.collect_log(id);
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        instance.go(Cause::Died);
+        if !instance.kill_sent {
+            // Its channel ended and nobody said why: make sure that nothing is left of it.
+            self.kill(id);
+        }
+        let instance = self.instances.remove(id).expect("got above");
+        let index = instance.function;
+        let function = self.functions.get_mut(index);
+        function.not_ready(id);
+        function.instances.retain(|other| *other != id);
+        self.ring.close(instance.channel);
+        self.ring.close(instance.log);
+        if !instance.in_flight.is_empty() {
+            self.counters.instances_lost_total += 1;
+        }
+        for call_id in &instance.in_flight {
+            let Some(call) = self.calls.get(*call_id) else { continue };
+            if call.deadline_ns <= self.now_ns {
+                self.answer_timed_out(*call_id);
+            } else {
+                self.counters.invocations_failed_total += 1;
+                let text = died_text(call.request_id.as_str(), instance.end);
+                self.answer(*call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+            }
+        }
+        if instance.ready_ns == 0 && instance.poisoned {
+            self.fail_queue(index, Outcome::Refused(Refused::NotReady), b"");
+        } else if instance.ready_ns == 0 && self.functions.get(index).ready.is_empty() {
+            self.fail_loading(index, instance.end);
+        }
+        self.functions.release_if_unused(index);
+        if self.functions.try_get_mut(index).is_some() {
+            self.consider_starting(index);
+        }
+    }
+
+    /// The runtime died before it was ready: those who wait hear how.
+    fn fail_loading(&mut self, index: u32, end: Option<Ended>) {
+        while let Some(call_id) = self.functions.get_mut(index).queue.pop_front() {
+            let Some(call) = self.calls.get(call_id) else { continue };
+            self.counters.invocations_failed_total += 1;
+            let text = died_text(call.request_id.as_str(), end);
+            self.answer(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+        }
+    }
+
+    fn answer_timed_out(&mut self, id: Id<Call>) {
+        let Some(call) = self.calls.get(id) else { return };
+        let secs = self.functions.get(call.function).deployed.timeout_ms / 1000;
+        let text = format!(
+            "{{\"errorMessage\":\"{} Task timed out after {secs} seconds\"}}",
+            call.request_id.as_str()
+        );
+        self.counters.invocations_timed_out_total += 1;
+        self.answer(id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+    }
+
+    fn on_log_frame(&mut self, id: Id<Instance>, call: Id<Call>, text: &[u8]) {
+        let Some(instance) = self.instances.get(id) else { return };
+        let function = instance.deployed.clone();
+        let mut request_id = String::new();
+        if let Some(call) = self.calls.get_mut(call) {
+            request_id.push_str(call.request_id.as_str());
+            keep_tail(call, text);
+        }
+        self.log(function, request_id, text.to_vec());
+    }
+}
+
+/// Adds to what a log tail returns: the first bytes, as FaaSter does.
+pub(crate) fn keep_tail(call: &mut Call, text: &[u8]) {
+    if call.tail == Tail::Wanted {
+        let room = LOG_TAIL_BYTES_MAX.saturating_sub(call.log.len());
+        call.log.extend_from_slice(&text[..text.len().min(room)]);
+    }
+}
+
+/// The frame does not fit the instance's state.
+struct Violation;
+
+fn too_large() -> String {
+    format!(
+        "{{\"errorMessage\":\"the result is larger than {RESPONSE_BYTES_MAX} bytes\",\
+         \"errorType\":\"Function.ResponseSizeTooLarge\"}}"
+    )
+}
+
+/// How an instance ended, for the callers whose calls it took along (Lambda's words and types).
+fn died_text(request_id: &str, end: Option<Ended>) -> String {
+    let (kind, what) = match end.map(|ended| (ended.end, ended)) {
+        Some((End::OutOfMemory, ended)) => (
+            "Runtime.OutOfMemory",
+            format!(
+                "Runtime ran out of memory: its limit is {} MB, it used {} MB at most",
+                ended.memory_limit_bytes >> 20,
+                ended.memory_peak_bytes >> 20
+            ),
+        ),
+        Some((End::Exited(code), _)) => {
+            ("Runtime.ExitError", format!("Runtime exited with error: exit status {code}"))
+        }
+        Some((End::Signalled(signal), _)) => {
+            ("Runtime.ExitError", format!("Runtime exited with error: signal {signal}"))
+        }
+        Some((End::Killed, _)) => (
+            "Runtime.ProtocolError",
+            "Runtime was ended because it closed its channel or broke the frame protocol".to_owned(),
+        ),
+        None => ("Runtime.ExitError", "Runtime ended together with its funclet".to_owned()),
+    };
+    format!("{{\"errorMessage\":\"RequestId: {request_id} Error: {what}\",\"errorType\":\"{kind}\"}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deaths_are_named_in_valid_json() {
+        let ended = |end| Some(Ended { end, memory_peak_bytes: 130 << 20, memory_limit_bytes: 128 << 20 });
+        for (end, kind, words) in [
+            (ended(End::OutOfMemory), "Runtime.OutOfMemory", "its limit is 128 MB, it used 130 MB"),
+            (ended(End::Exited(3)), "Runtime.ExitError", "exit status 3"),
+            (ended(End::Signalled(9)), "Runtime.ExitError", "signal 9"),
+            (None, "Runtime.ExitError", "funclet"),
+        ] {
+            let value: serde_json::Value = serde_json::from_str(&died_text("id-1", end)).unwrap();
+            assert_eq!(value["errorType"], kind);
+            assert!(value["errorMessage"].as_str().unwrap().contains(words), "{value}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! One instance: a claimed container that runs one revision of one function.
+//!
+//! Owns: its channel's outbox and partial input, the calls in flight, its state. Must not know: how calls are chosen.
+
+mod transition;
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use faaster_function::Deployed;
+use faaster_protocol::funclet::{End, Generation, SlotId};
+use faaster_sys::ring::Sock;
+
+use crate::call::Call;
+use crate::outbox::Outbox;
+use crate::slab::Id;
+use crate::timer::Alarm;
+pub(crate) use transition::{Cause, State};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    /// Index into the shard's function table.
+    pub(crate) function: u32,
+    pub(crate) deployed: Arc<Deployed>,
+    pub(crate) funclet: u16,
+    pub(crate) slot: SlotId,
+    pub(crate) generation: Generation,
+    pub(crate) channel: Sock,
+    pub(crate) log: Sock,
+    state: State,
+    pub(crate) in_flight: Vec<Id<Call>>,
+    pub(crate) outbox: Outbox,
+    /// The start of a frame whose rest has not come.
+    pub(crate) partial: Vec<u8>,
+    /// Events that go out in parts: the call and how much of it is out.
+    pub(crate) feeding: VecDeque<(Id<Call>, usize)>,
+    pub(crate) claimed_ns: u64,
+    pub(crate) ready_ns: u64,
+    pub(crate) last_used_ns: u64,
+    pub(crate) accepted_total: u64,
+    pub(crate) failed_total: u64,
+    /// While draining: when it is killed. After its end: when the other half of the news is no longer waited for.
+    pub(crate) kill_at_ns: u64,
+    pub(crate) kill_sent: bool,
+    /// A call of it timed out: it is killed when drained.
+    pub(crate) poisoned: bool,
+    /// The channel came to its end.
+    pub(crate) channel_ended: bool,
+    /// What the funclet said of its end.
+    pub(crate) end: Option<Ended>,
+    pub(crate) alarm: Alarm,
+    /// The cgroup file that tells its peak of memory.
+    pub(crate) gauge: Option<OwnedFd>,
+    /// In the list of instances with something to send.
+    pub(crate) dirty: bool,
+    /// A read of its log pipe is under way.
+    pub(crate) log_reading: bool,
+}
+
+/// How its container ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    pub(crate) memory_peak_bytes: u64,
+    pub(crate) memory_limit_bytes: u64,
+}
+
+impl Instance {
+    #[expect(clippy::too_many_arguments, reason = "the fields that a claim's answer brings, each once")]
+    pub(crate) fn new(
+        function: u32,
+        deployed: Arc<Deployed>,
+        funclet: u16,
+        slot: SlotId,
+        generation: Generation,
+        channel: Sock,
+        log: Sock,
+        now_ns: u64,
+    ) -> Self {
+        Self {
+            function,
+            deployed,
+            funclet,
+            slot,
+            generation,
+            channel,
+            log,
+            state: State::Loading,
+            in_flight: Vec::new(),
+            outbox: Outbox::default(),
+            partial: Vec::new(),
+            feeding: VecDeque::new(),
+            claimed_ns: now_ns,
+            ready_ns: 0,
+            last_used_ns: now_ns,
+            accepted_total: 0,
+            failed_total: 0,
+            kill_at_ns: 0,
+            kill_sent: false,
+            poisoned: false,
+            channel_ended: false,
+            end: None,
+            alarm: Alarm::default(),
+            gauge: None,
+            dirty: false,
+            log_reading: false,
+        }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Most memory that its container held so far, as the funclet's gauge tells.
+    pub(crate) fn memory_peak_bytes(&self) -> u64 {
+        self.gauge.as_ref().map_or(0, faaster_sys::gauge::read_number)
+    }
+
+    /// Follows the diagram; see [`State::after`].
+    pub(crate) fn go(&mut self, cause: Cause) {
+        self.state = self.state.after(cause);
+    }
+
+    /// Whether another call may be sent now.
+    pub(crate) fn has_room(&self) -> bool {
+        matches!(self.state, State::Idle | State::Busy)
+            && self.in_flight.len() < self.deployed.concurrency.slots() as usize
+            && self.outbox.pending_bytes() < faaster_limits::INSTANCE_SEND_BYTES_MAX
+    }
+
+    /// Takes a call off the list; whether it was there.
+    pub(crate) fn forget_call(&mut self, call: Id<Call>) -> bool {
+        let Some(at) = self.in_flight.iter().position(|id| *id == call) else { return false };
+        self.in_flight.swap_remove(at);
+        let left = self.in_flight.len();
+        self.go(Cause::CallEnds { left });
+        true
+    }
+}

@@ -1,0 +1,357 @@
+//! The real ring: one per shard, made while the process is still root, used by the shard's thread alone.
+//!
+//! Owns: the io_uring, its buffer groups, the operations under way and the descriptors given to it.
+//! Restricted to the operations below, so that code that takes over the process cannot use the ring for others
+//! (seccomp does not see what a ring does). Must not know: what a shard wants with it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::register::Restriction;
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use rustix::io::Errno;
+use rustix::time::ClockId;
+
+use super::buffers::{BufferGroup, GroupSize};
+use super::inflight::{Inflight, MessageMemory, Work};
+use super::probe::{self, Birth, RingFeatures, RingRefusal};
+use super::{Armed, Completion, GROUPS, Group, Lease, LeaseKind, Operation, Received, Ring, RingError, Sock, Token};
+
+/// Sizes of a ring.
+#[derive(Debug, Clone, Copy)]
+pub struct UringConfig {
+    pub entries: u32,
+    pub completions: u32,
+    pub client_buffers: GroupSize,
+    pub instance_buffers: GroupSize,
+    /// Positions for direct descriptors; must be below RLIMIT_NOFILE.
+    pub direct_descriptors: u32,
+}
+
+/// An io_uring behind the [`Ring`] trait.
+pub struct Uring {
+    ring: IoUring,
+    features: RingFeatures,
+    groups: [BufferGroup; GROUPS],
+    inflight: Inflight,
+    plain: HashMap<RawFd, OwnedFd>,
+    /// Where the kernel puts the doorbell's count.
+    bell: Box<u64>,
+}
+
+// SAFETY: the raw pointers inside BufferGroup lead to a private mapping that no other value knows; moving the ring to
+// another thread moves all access with it.
+unsafe impl Send for Uring {}
+
+impl std::fmt::Debug for Uring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uring").field("features", &self.features).finish_non_exhaustive()
+    }
+}
+
+/// user_data of operations whose completion tells nothing.
+const IGNORED: u64 = u64::MAX;
+
+/// Operations that a shard uses; the ring refuses all others with EACCES.
+const ALLOWED: [u8; 8] = [
+    opcode::AcceptMulti::CODE,
+    opcode::RecvMulti::CODE,
+    opcode::Send::CODE,
+    opcode::RecvMsg::CODE,
+    opcode::Read::CODE,
+    opcode::AsyncCancel2::CODE,
+    opcode::Shutdown::CODE,
+    opcode::Close::CODE,
+];
+
+impl Uring {
+    /// Makes a ring that does nothing yet: for a process that will drop its privileges, after which no ring can be made.
+    ///
+    /// # Errors
+    /// The kernel's refusal in words.
+    pub fn prepare(config: &UringConfig) -> Result<Self, RingRefusal> {
+        let (ring, mut features) = probe::build(config.entries, config.completions, Birth::Disabled)?;
+        let groups = [
+            BufferGroup::register(&ring, Group::Client, config.client_buffers).map_err(probe::explain)?,
+            BufferGroup::register(&ring, Group::Instance, config.instance_buffers).map_err(probe::explain)?,
+        ];
+        // A table that does not fit under RLIMIT_NOFILE is EMFILE: ordinary descriptors then.
+        features.direct_descriptors = ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
+        let mut restrictions: Vec<Restriction> = ALLOWED.iter().map(|code| Restriction::sqe_op(*code)).collect();
+        let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+        restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
+        ring.submitter().register_restrictions(&mut restrictions).map_err(RingRefusal::Other)?;
+        let inflight = Inflight::with_capacity(config.completions as usize);
+        Ok(Self { ring, features, groups, inflight, plain: HashMap::new(), bell: Box::new(0) })
+    }
+
+    /// Lets the ring work for the calling thread, from now on for no other.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn enable(&mut self) -> Result<(), RingError> {
+        self.ring.submitter().register_enable_rings().map_err(RingError::Enable)
+    }
+
+    /// What this ring was made with.
+    pub fn features(&self) -> RingFeatures {
+        self.features
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) {
+        loop {
+            // SAFETY: every address in an entry made by this module points into `inflight` (which keeps it until the
+            // completion) or into a buffer group (never unmapped).
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: let the kernel take what is there. EBUSY and EINTR leave it full; then again.
+            drop(self.ring.submit());
+        }
+    }
+
+    fn start(&mut self, token: Token, work: Work, entry: squeue::Entry) -> Operation {
+        let user_data = self.inflight.insert(token, work);
+        self.push(&entry.user_data(user_data));
+        Operation(user_data)
+    }
+
+    fn push_ignored(&mut self, entry: squeue::Entry) {
+        self.push(&entry.user_data(IGNORED).flags(squeue::Flags::SKIP_SUCCESS));
+    }
+
+    fn translate(&mut self, user_data: u64, result: i32, flags: u32) -> Option<Completion> {
+        if user_data == IGNORED {
+            return None;
+        }
+        let armed = if cqueue::more(flags) { Armed::Yes } else { Armed::No };
+        let outcome =
+            if result < 0 { Err(Errno::from_raw_os_error(-result)) } else { Ok(result.unsigned_abs() as usize) };
+        if armed == Armed::Yes {
+            let (token, work) = self.inflight.get_mut(user_data)?;
+            let token = *token;
+            return match work {
+                Work::Accept => Some(self.accepted(token, outcome, armed)),
+                Work::Receive(group) => {
+                    let group = *group;
+                    Some(self.received(token, group, outcome, flags, armed))
+                }
+                _ => None,
+            };
+        }
+        let (token, work) = self.inflight.remove(user_data)?;
+        Some(match work {
+            Work::Accept => self.accepted(token, outcome, armed),
+            Work::Receive(group) | Work::Read(group) => {
+                self.received(token, group, outcome, flags, armed)
+            }
+            Work::Send(buffer) => Completion::Sent { token, result: outcome, buffer },
+            Work::Message(memory) => Completion::Message {
+                token,
+                result: outcome.and_then(|length| memory.into_message(length)),
+            },
+            Work::Bell => Completion::Rung { token },
+        })
+    }
+
+    fn accepted(&mut self, token: Token, outcome: Result<usize, Errno>, armed: Armed) -> Completion {
+        let result = outcome.map(|number| {
+            let number = u32::try_from(number).expect("descriptor numbers are non-negative ints");
+            if self.features.direct_descriptors {
+                return Sock::Direct(number);
+            }
+            Sock::Plain(RawFd::try_from(number).expect("came from a non-negative int"))
+        });
+        Completion::Accepted { token, result, armed }
+    }
+
+    fn received(
+        &mut self,
+        token: Token,
+        group: Group,
+        outcome: Result<usize, Errno>,
+        flags: u32,
+        armed: Armed,
+    ) -> Completion {
+        let received = match outcome {
+            Err(errno) => Received::Failed(errno),
+            Ok(0) => {
+                // An end of file can use up a buffer as well.
+                if let Some(index) = cqueue::buffer_select(flags) {
+                    self.groups[group as usize].take_back(index);
+                }
+                Received::End
+            }
+            Ok(length) => match self.groups[group as usize].lend(flags, length) {
+                Some(lease) => Received::Data(lease),
+                None => Received::Failed(Errno::NOBUFS),
+            },
+        };
+        Completion::Received { token, received, armed }
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
+        let want = usize::from(self.ring.completion().is_empty());
+        let entered = match timeout {
+            None => self.ring.submitter().submit_and_wait(want),
+            Some(limit) => {
+                let limit = Timespec::from(limit);
+                self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&limit))
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // ETIME: the deadline passed. EINTR: a signal. EBUSY, EAGAIN: completions must be taken first.
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(RingError::Enter(error)),
+            },
+        }
+    }
+}
+
+/// Builds an entry for a direct or an ordinary descriptor.
+macro_rules! on_sock {
+    ($sock:expr, |$fd:ident| $build:expr) => {
+        match $sock {
+            Sock::Direct(position) => {
+                let $fd = Fixed(position);
+                $build
+            }
+            Sock::Plain(raw) => {
+                let $fd = Fd(raw);
+                $build
+            }
+        }
+    };
+}
+
+impl Ring for Uring {
+    fn accept(&mut self, listener: Sock, token: Token) {
+        let direct = self.features.direct_descriptors;
+        let entry =
+            on_sock!(listener, |fd| opcode::AcceptMulti::new(fd).allocate_file_index(direct).build());
+        self.start(token, Work::Accept, entry);
+    }
+
+    fn adopt(&mut self, descriptor: OwnedFd) -> Sock {
+        let raw = descriptor.as_raw_fd();
+        self.plain.insert(raw, descriptor);
+        Sock::Plain(raw)
+    }
+
+    fn receive(&mut self, sock: Sock, group: Group, token: Token) -> Operation {
+        let entry = on_sock!(sock, |fd| opcode::RecvMulti::new(fd, group as u16).build());
+        self.start(token, Work::Receive(group), entry)
+    }
+
+    fn stop(&mut self, operation: Operation) {
+        let target = CancelBuilder::user_data(operation.0);
+        self.push_ignored(opcode::AsyncCancel2::new(target).build());
+    }
+
+    fn read(&mut self, pipe: Sock, group: Group, token: Token) {
+        // Length 0 with a selected buffer means: as much as the buffer holds.
+        let entry = on_sock!(pipe, |fd| {
+            opcode::Read::new(fd, std::ptr::null_mut(), 0).buf_group(group as u16).build()
+        });
+        self.start(token, Work::Read(group), entry.flags(squeue::Flags::BUFFER_SELECT));
+    }
+
+    fn receive_message(&mut self, sock: Sock, token: Token) {
+        let mut memory = MessageMemory::new();
+        let header = memory.header();
+        let flags = libc::MSG_CMSG_CLOEXEC.unsigned_abs();
+        let entry = on_sock!(sock, |fd| opcode::RecvMsg::new(fd, header).flags(flags).build());
+        self.start(token, Work::Message(memory), entry);
+    }
+
+    fn send(&mut self, sock: Sock, buffer: Vec<u8>, from: usize, token: Token) {
+        let rest = &buffer[from..];
+        let length = u32::try_from(rest.len()).expect("buffers are bounded far below 4 GiB");
+        let start = rest.as_ptr();
+        let entry = on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(libc::MSG_NOSIGNAL).build());
+        self.start(token, Work::Send(buffer), entry);
+    }
+
+    fn listen_bell(&mut self, bell: Sock, token: Token) {
+        let at = (&raw mut *self.bell).cast::<u8>();
+        let entry = on_sock!(bell, |fd| opcode::Read::new(fd, at, 8).build());
+        self.start(token, Work::Bell, entry);
+    }
+
+    fn shutdown_write(&mut self, sock: Sock) {
+        let entry = on_sock!(sock, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
+        self.push_ignored(entry);
+    }
+
+    fn close(&mut self, sock: Sock) {
+        let entry = on_sock!(sock, |fd| opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build());
+        self.push_ignored(entry);
+        match sock {
+            Sock::Direct(position) => self.push_ignored(opcode::Close::new(Fixed(position)).build()),
+            Sock::Plain(raw) => {
+                // The cancel must have been seen before the number is free for something else.
+                drop(self.ring.submit());
+                if self.plain.remove(&raw).is_none() {
+                    self.push_ignored(opcode::Close::new(Fd(raw)).build());
+                }
+            }
+        }
+    }
+
+    fn drain_now(&mut self, pipe: Sock, out: &mut Vec<u8>, limit: usize) -> usize {
+        let Sock::Plain(raw) = pipe else { return 0 };
+        let Some(descriptor) = self.plain.get(&raw) else { return 0 };
+        // Asking for no more than what is there keeps the read from blocking: nobody else reads this pipe, and our
+        // own operation on it takes nothing before the next `wait`.
+        let there = rustix::io::ioctl_fionread(descriptor).unwrap_or(0);
+        let length = usize::try_from(there).unwrap_or(0).min(limit);
+        if length == 0 {
+            return 0;
+        }
+        let start = out.len();
+        out.resize(start + length, 0);
+        let got = rustix::io::read(descriptor.as_fd(), &mut out[start..]).unwrap_or(0);
+        out.truncate(start + got);
+        got
+    }
+
+    fn give_back(&mut self, lease: Lease) {
+        match lease.0 {
+            LeaseKind::Mapped { group, index, .. } => self.groups[group as usize].take_back(index),
+            LeaseKind::Simulated { .. } => unreachable!("a simulated buffer in a real ring"),
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), RingError> {
+        self.enter(timeout)?;
+        let due = self.ring.completion().len();
+        for _ in 0..due {
+            let Some(entry) = self.ring.completion().next() else { break };
+            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            out.extend(self.translate(user_data, result, flags));
+        }
+        Ok(())
+    }
+
+    fn now_ns(&self) -> u64 {
+        let now = rustix::time::clock_gettime(ClockId::Monotonic);
+        let (secs, nanos) = (now.tv_sec.unsigned_abs(), u64::try_from(now.tv_nsec).unwrap_or(0));
+        secs * 1_000_000_000 + nanos
+    }
+
+    fn unix_secs(&self) -> u64 {
+        rustix::time::clock_gettime(ClockId::RealtimeCoarse).tv_sec.unsigned_abs()
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        // The kernel may still write to memory of operations under way; leak it rather than free it early.
+        std::mem::forget(std::mem::take(&mut self.inflight));
+        std::mem::forget(std::mem::take(&mut self.bell));
+    }
+}
