@@ -42,6 +42,27 @@ impl Default for Inbox {
 }
 
 impl Inbox {
+    /// The same for bytes that were received elsewhere: whole requests are counted where they stand, and only a rest is
+    /// copied.
+    ///
+    /// # Errors
+    /// The connection has to be closed: see [`RequestError`].
+    pub fn take_from(&mut self, received: &[u8]) -> Result<usize, RequestError> {
+        let (mut rest, mut count) = (received, 0);
+        while self.filled == 0
+            && let Some(length) = request_bytes(rest)?
+        {
+            rest = &rest[length..];
+            count += 1;
+        }
+        if rest.is_empty() {
+            return Ok(count);
+        }
+        let room = self.spare().get_mut(..rest.len()).ok_or(RequestError::TooLarge)?;
+        room.copy_from_slice(rest);
+        Ok(count + self.take_requests(rest.len())?)
+    }
+
     /// Where the next read goes. Never empty: [`Inbox::take_requests`] refuses a request that would fill it.
     pub fn spare(&mut self) -> &mut [u8] {
         &mut self.bytes[self.filled..]
@@ -158,6 +179,22 @@ mod tests {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 inbox.spare()[..now.len()].copy_from_slice(now);
                 count += inbox.take_requests(now.len()).unwrap();
+                rest = later;
+            }
+            prop_assert_eq!(count, kinds.len());
+        }
+
+        #[test]
+        fn bytes_received_elsewhere_count_the_same(
+            kinds in proptest::collection::vec(any::<bool>(), 0..20),
+            cuts in proptest::collection::vec(1usize..200, 1..50),
+        ) {
+            let stream: Vec<u8> = kinds.iter().flat_map(|post| if *post { POST } else { GET }).copied().collect();
+            let (mut inbox, mut rest, mut count) = (Inbox::default(), &stream[..], 0);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                count += inbox.take_from(now).unwrap();
                 rest = later;
             }
             prop_assert_eq!(count, kinds.len());

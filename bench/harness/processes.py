@@ -1,0 +1,89 @@
+"""Processes of the run: started pinned, watched while they come up, ended in order.
+
+Signals go through pidfds, and only to processes that this run started.
+"""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+
+from .errors import Invalid
+
+START_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 20.0
+POLL_SECONDS = 0.02
+LOG_TAIL_BYTES = 2000
+
+
+class Process:
+    """One started program."""
+
+    def __init__(self, name, argv, work, core=None, cwd=None):
+        self.name = name
+        self.core = core
+        self.argv = [str(part) for part in argv]
+        pinned = ["taskset", "-c", str(core)] if core is not None else []
+        self.log_path = work / f"{name}.log"
+        # The engine refuses unknown variables of its own; a benchmark must not depend on the caller's either.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("FAASTER_")}
+        with open(self.log_path, "ab") as log:
+            self.popen = subprocess.Popen(
+                pinned + self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=environment
+            )
+        self.pid = self.popen.pid
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def command_line(self):
+        return " ".join(([] if self.core is None else ["taskset", "-c", str(self.core)]) + self.argv)
+
+    def log_tail(self):
+        text = self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        return text or "(it printed nothing)"
+
+    def ensure_running(self):
+        if self.popen.poll() is not None:
+            raise Invalid(f"{self.name} ended with code {self.popen.returncode}: {self.log_tail()}")
+
+    def stop(self):
+        """SIGTERM, and SIGKILL where that is not enough. Returns once the process is gone."""
+        if self.pidfd is None:
+            return
+        for number, seconds in ((signal.SIGTERM, STOP_SECONDS_MAX), (signal.SIGKILL, STOP_SECONDS_MAX)):
+            if self.popen.poll() is None:
+                signal.pidfd_send_signal(self.pidfd, number)
+                select.select([self.pidfd], [], [], seconds)
+        os.close(self.pidfd)
+        self.pidfd = None
+        self.popen.wait()
+
+
+def until(process, what, ready):
+    """Polls `ready` until it is true; fails when `process` ends or the time is up."""
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not ready():
+        process.ensure_running()
+        if time.monotonic() > deadline:
+            raise Invalid(f"{process.name}: {what} did not happen in {START_SECONDS_MAX:.0f} s: {process.log_tail()}")
+        time.sleep(POLL_SECONDS)
+
+
+def accepts(port):
+    """Whether something accepts connections on the loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def accepts_unix(path):
+    """Whether something accepts connections on the unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def free_port():
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

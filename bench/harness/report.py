@@ -1,0 +1,157 @@
+"""What a run leaves: raw data, the environment, and a summary with a verdict for each target."""
+
+import datetime
+import json
+from pathlib import Path
+
+from . import cold, idle, warm
+from .cases import Cold, Idle
+
+
+def folder(root, environment, out=None):
+    """A new folder `<date>-<host>-<kernel>` below bench/runs; with a number if there is one of that name."""
+    if out is not None:
+        path = Path(out)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+    name = f"{datetime.date.today().isoformat()}-{environment['host']}-{environment['kernel']}"
+    for number in range(1, 1000):
+        path = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            continue
+    raise FileExistsError(f"{root / name} and its 999 successors exist: remove some")
+
+
+def verdict(goal, value):
+    """`pass`, `MISS` or `not measured`."""
+    if value is None:
+        return "not measured"
+    return "pass" if goal.passes(value) else "MISS"
+
+
+def verdict_line(case, judged, against):
+    """One target with its outcome."""
+    goal, value = judged["goal"], judged["value"]
+    sign = ">=" if goal.at_least else "<="
+    text = f"({case.key}) {goal.measure}{against}: target {sign} {goal.limit:g}{goal.unit}"
+    if value is None:
+        return f"{text}: not measured"
+    spread = f" (rounds {judged['range'][0]:.2f} to {judged['range'][1]:.2f})" if "range" in judged else ""
+    return f"{text}: {value:.2f}{goal.unit}{spread}: **{verdict(goal, value)}**"
+
+
+def verdicts(case, result):
+    """Lines of all targets of a case."""
+    if isinstance(case, Cold):
+        out = []
+        for label, (_, _, limit) in case.runtimes.items():
+            measured = result["runtimes"].get(label)
+            text = f"({case.key}) cold start p50, {label}: target <= {limit:g} ms"
+            if result["invalid"] or measured is None:
+                out.append(f"{text}: not measured")
+                continue
+            value = cold.p50(measured["spaced_ms"])
+            out.append(f"{text}: {value:.2f} ms: **{'pass' if value <= limit else 'MISS'}**")
+        return out
+    if isinstance(case, Idle):
+        return [verdict_line(case, judged, "") for judged in idle.judge(case, result)]
+    against = f", {case.subject} / {case.baseline}"
+    return [verdict_line(case, judged, against) for judged in warm.judge(case, result)]
+
+
+def _warm_table(result):
+    rows = [
+        "| contender | rate k/s | p50 us | p99 us | front us | worker us | front + worker us | support us | "
+        "server cores busy | wrk busy | instances | marked windows |",
+        "|---|" + "---:|" * 11,
+    ]
+    for name, median in result["medians"].items():
+        rounds = [one[name] for one in result["rounds"]]
+        mean = {key: sum(one[key] for one in rounds) / len(rounds) for key in ("server_busy", "wrk_busy")}
+        counts = sorted({one["instances"] for one in rounds if one["instances"] is not None})
+        marked = sorted({mark for one in rounds for mark in one["marks"]})
+        disturbed = sum(1 for one in rounds if one["marks"])
+        served = ", ".join(map(str, counts)) or "-"
+        rows.append(
+            f"| {name} | {median['rate'] / 1e3:.1f} | {median['p50_us']:.0f} | {median['p99_us']:.0f} | "
+            f"{median['front_us']:.2f} | {median['worker_us']:.2f} | {median['total_us']:.2f} | "
+            f"{median['support_us']:.2f} | {mean['server_busy']:.2f} | {mean['wrk_busy']:.2f} | {served} | "
+            f"{f'{disturbed} of {len(rounds)}: ' + ', '.join(marked) if marked else '-'} |"
+        )
+    return rows
+
+
+def _cold_table(result):
+    rows = [
+        "| runtime | one by one: p50 ms | p90 | max | at once | p50 ms | max | warm p50 ms |",
+        "|---|" + "---:|" * 7,
+    ]
+    for label, measured in result["runtimes"].items():
+        spaced, bursts = measured["spaced_ms"], cold.flat_bursts(measured)
+        rows.append(
+            f"| {label} (n = {len(spaced)}) | {cold.p50(spaced):.2f} | {cold.p90(spaced):.2f} | {max(spaced):.2f} | "
+            f"{measured['at_once']} x {len(measured['at_once_ms'])} | {cold.p50(bursts):.2f} | {max(bursts):.2f} | "
+            f"{cold.p50(measured['warm_ms']):.2f} |"
+        )
+    return rows
+
+
+def _idle_table(result):
+    measured = result["measured"]
+    rows = ["| what | PSS MB | CPU % of a core |", "|---|---:|---:|"]
+    rows.append(f"| supervisor + funclet + engine | {measured['pss_mb']:.1f} | {measured['cpu_percent']:.3f} |")
+    rows += [f"| - process {name} | {size:.1f} | |" for name, size in measured["by_process"].items()]
+    rows.append(
+        f"| pool, {measured['pool_processes']} processes | {measured['pool_pss_mb']:.1f} "
+        f"| {measured['pool_cpu_percent']:.3f} |"
+    )
+    return rows
+
+
+def section(case, result):
+    """One case of the summary."""
+    lines = [f"## ({case.key}) {case.title}", ""]
+    if result["invalid"]:
+        lines += [f"**Invalid**: {result['invalid']}", ""]
+    if isinstance(case, Cold):
+        lines += _cold_table(result)
+    elif isinstance(case, Idle):
+        lines += _idle_table(result) if result["measured"] else []
+    elif result["medians"]:
+        lines += _warm_table(result)
+    lines += [f"\nNot measured: {name} ({reason})" for name, reason in result.get("skipped", {}).items()]
+    return [*lines, ""]
+
+
+def summary(done, environment, options):
+    """The text of summary.md."""
+    lines = [
+        f"# Benchmark of {environment['commit'][:12]} on {environment['host']}, Linux {environment['kernel']}",
+        "",
+        f"{environment['cpu']}, {environment['cores']} cores; servers on core {environment['server_core']}, "
+        f"wrk on core {environment['load_core']}; "
+        f"{options.rounds} rounds of {options.seconds} s per contender, interleaved; medians.",
+        "What the numbers mean and what they do not: bench/README.md. Raw data: rounds.json.",
+        "",
+    ]
+    if environment["modified_files"]:
+        lines += [f"The tree had {environment['modified_files']} modified files.", ""]
+    if options.quick:
+        lines += [
+            "A quick run: it shows that everything answers. The numbers are no result, so there are no verdicts.",
+            "",
+        ]
+    else:
+        lines += ["## Targets", "", *(f"- {text}" for case, result in done for text in verdicts(case, result)), ""]
+    return "\n".join([*lines, *(text for case, result in done for text in section(case, result))])
+
+
+def write(path, done, environment, options):
+    """Writes the three files."""
+    raw = [result for _, result in done]
+    (path / "rounds.json").write_text(json.dumps(raw, indent=1) + "\n")
+    (path / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
+    (path / "summary.md").write_text(summary(done, environment, options))

@@ -1,0 +1,250 @@
+"""Tests of the benchmark's runner: what it computes, what it refuses, and a whole quick run against a stand-in.
+
+`python3 -m unittest discover -s bench/tests`; needs wrk, node and the baselines' release build for the last class only.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import types
+import unittest
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(BENCH))
+sys.dont_write_bytecode = True
+
+from harness import cases, cold, cpu, engine, http_client, idle, load, report, setup, warm  # noqa: E402
+from harness.errors import Invalid, Setup, Unavailable  # noqa: E402
+
+RESULT = (
+    'RESULT {"requests":%d,"duration_us":1000000,"bytes":9000,"connect_errors":0,"read_errors":0,"write_errors":0,'
+    '"status_errors":%d,"timeouts":0,"p50_us":1,"p90_us":2,"p99_us":3,"max_us":4}'
+)
+OPTIONS = {"rounds": 2, "seconds": 1, "first_warm_up": 1, "warm_up": 0, "quick": True, "baselines": False}
+
+
+def options(**changed):
+    return types.SimpleNamespace(**{**OPTIONS, "default_shards": False, **changed})
+
+
+def usage(start=1, user=0, system=0, tasks=None):
+    return cpu.Usage(start, user, system, tasks if tasks is not None else {1: user + system})
+
+
+class Cpu(unittest.TestCase):
+    def test_a_command_name_may_hold_anything(self):
+        self.assertEqual(cpu.stat_fields("7 (a) b (c)) S 3 7")[:2], ["S", "3"])
+
+    def test_threads_are_summed_and_a_new_process_counts_in_full(self):
+        before = {10: usage(user=100, tasks={10: 60, 11: 40})}
+        after = {10: usage(user=300, tasks={10: 160, 11: 80, 12: 5}), 20: usage(start=9, user=7, tasks={20: 7})}
+        out = cpu.spent(before, after)
+        self.assertEqual((out.total_ns, out.processes, out.lost), (100 + 40 + 5 + 7, 2, 0))
+
+    def test_what_an_ended_thread_used_is_taken_from_the_ticks(self):
+        out = cpu.spent({10: usage(user=100, tasks={10: 60, 11: 40})}, {10: usage(user=350, tasks={10: 90})})
+        self.assertEqual(out.total_ns, 250)
+
+    def test_another_process_under_an_old_number_is_another_process(self):
+        out = cpu.spent({10: usage(start=1, user=1000)}, {10: usage(start=2, user=30)})
+        self.assertEqual((out.total_ns, out.lost), (30, 1))
+
+    def test_a_busy_child_is_found_and_charged(self):
+        child = subprocess.Popen(
+            [sys.executable, "-c", "n = 0\nfor i in range(3000000): n += i\nprint(n); input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            child.stdout.readline()
+            self.assertIn(child.pid, cpu.tree(os.getpid()))
+            self.assertGreater(cpu.spent({}, cpu.snapshot([child.pid])).total_ns, 1_000_000)
+            self.assertGreater(cpu.pss_bytes(child.pid), 100_000)
+        finally:
+            child.communicate(b"\n")
+
+    def test_per_request(self):
+        spent = cpu.Spent(total_ns=8_000_000, user_ns=30, system_ns=10, processes=1)
+        self.assertEqual(
+            spent.per(1000), {"total_us": 8.0, "user_us": 6.0, "system_us": 2.0, "processes": 1, "lost": 0}
+        )
+
+
+class Load(unittest.TestCase):
+    def test_a_clean_run_is_taken(self):
+        self.assertEqual(load.parse_result("x", "Running\n" + RESULT % (70, 0))["requests"], 70)
+
+    def test_runs_that_mean_nothing_are_refused(self):
+        for output in (RESULT % (70, 1), RESULT % (0, 0), "unable to connect", ""):
+            with self.assertRaises(Invalid, msg=output):
+                load.parse_result("x", output)
+
+    def test_the_request_is_lua(self):
+        script = load.lua_script(http_client.Target(1, "/f", headers={"X-A": 'say "b"'}))
+        self.assertIn('wrk.headers["X-A"] = "say \\"b\\""', script)
+        self.assertIn('wrk.body = "{\\"key1\\"', script)
+        self.assertNotIn("wrk.body", load.lua_script(http_client.Target(1, "/", method="GET", body=b"")))
+
+
+class Verdicts(unittest.TestCase):
+    CASE = cases.Warm(
+        "a", "t", None, (cases.Goal("front_us", 0.5), cases.Goal("rate", 2.0, at_least=True)), baseline="nginx"
+    )
+
+    def result(self, ours, theirs, invalid=None):
+        rounds = [
+            {"engine": dict.fromkeys(warm.PRINTED, 0) | one, "nginx": dict.fromkeys(warm.PRINTED, 0) | two}
+            for one, two in zip(ours, theirs, strict=True)
+        ]
+        return {"rounds": rounds, "medians": warm.medians(rounds), "invalid": invalid}
+
+    def test_ratios_of_medians_with_the_range_of_rounds(self):
+        ours = [{"front_us": 4, "rate": 30}, {"front_us": 5, "rate": 20}, {"front_us": 9, "rate": 10}]
+        result = self.result(ours, [{"front_us": 10, "rate": 10}] * 3)
+        front, rate = warm.judge(self.CASE, result)
+        self.assertEqual((front["value"], front["range"]), (0.5, (0.4, 0.9)))
+        self.assertEqual([report.verdict(one["goal"], one["value"]) for one in (front, rate)], ["pass", "pass"])
+
+    def test_a_miss_is_called_one(self):
+        result = self.result([{"front_us": 5.1, "rate": 19}], [{"front_us": 10, "rate": 10}])
+        self.assertEqual(
+            [report.verdict(one["goal"], one["value"]) for one in warm.judge(self.CASE, result)], ["MISS"] * 2
+        )
+        self.assertIn("**MISS**", "\n".join(report.verdicts(self.CASE, result)))
+
+    def test_no_verdict_without_both_sides_or_on_an_invalid_case(self):
+        good = [{"front_us": 1, "rate": 50}]
+        alone = self.result(good, good)
+        del alone["medians"]["nginx"]
+        for result in (alone, self.result(good, good, invalid="answered 502")):
+            self.assertEqual([one["value"] for one in warm.judge(self.CASE, result)], [None, None])
+            self.assertIn("not measured", report.verdicts(self.CASE, result)[0])
+
+    def test_cold_and_idle(self):
+        measured = {"spaced_ms": [1.0, 7.0, 6.5], "warm_ms": [0.1], "at_once_ms": [[9.0]], "at_once": 1}
+        lines = report.verdicts(cases.Cold(), {"runtimes": {"python3": measured}, "invalid": None})
+        self.assertIn("6.50 ms: **MISS**", lines[0])
+        self.assertIn("not measured", lines[1])
+        done = {"measured": {"pss_mb": 29.9, "cpu_percent": 0.6}, "invalid": None}
+        self.assertEqual(
+            [report.verdict(one["goal"], one["value"]) for one in idle.judge(cases.Idle(), done)], ["pass", "MISS"]
+        )
+
+    def test_every_goal_names_a_measure(self):
+        for case in cases.CASES:
+            for goal in getattr(case, "goals", ()):
+                self.assertIn(goal.measure, (*warm.PRINTED, "pss_mb", "cpu_percent"))
+
+    def test_windows_are_marked(self):
+        calm = {"foreign_busy": 0.01, "steal": 0.0, "wrk_busy": 0.5, "cpu": {"front": {"lost": 0}}}
+        self.assertEqual(warm.marks(calm), [])
+        self.assertEqual(warm.marks(calm | {"steal": 0.1, "wrk_busy": 0.99}), ["disturbed", "generator-full"])
+        self.assertEqual(warm.marks(calm | {"cpu": {"front": {"lost": 1}}}), ["processes-ended"])
+
+
+class CommandLine(unittest.TestCase):
+    def refused(self, *words):
+        done = subprocess.run([BENCH / "run", *words], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        return done.stderr
+
+    def test_bad_choices_are_refused_in_a_sentence(self):
+        self.assertIn("unknown: x", self.refused("--cases", "a,x"))
+        self.assertIn("name at least one", self.refused("--cases", "h"))
+        self.assertIn("measures the engine alone", self.refused("--baselines", "--cases", "f"))
+        self.assertIn("at least 1", self.refused("--rounds", "0"))
+
+    def test_a_missing_engine_is_named(self):
+        with tempfile.TemporaryDirectory() as empty:
+            with self.assertRaisesRegex(Setup, "cargo build --release"):
+                setup.Tools(Path(empty), 0, 1, empty).engine_program()
+            with self.assertRaises(Unavailable):
+                setup.Tools(Path(empty), 0, 1, empty).program("ring_hello")
+
+    def test_folders_of_runs_are_never_reused(self):
+        with tempfile.TemporaryDirectory() as root:
+            where = {"host": "h", "kernel": "6.18"}
+            first, second = (report.folder(Path(root), where) for _ in range(2))
+            self.assertTrue(first.name.endswith("-h-6.18") and second.name == f"{first.name}-2")
+
+
+class WholeRun(unittest.TestCase):
+    """The engine contender and its cases against the stand-in, beside a real baseline."""
+
+    def setUp(self):
+        setup.install_packages()
+        self.folder = Path(tempfile.mkdtemp(prefix="faaster-bench-test-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        program = self.folder / "target" / "release" / "faaster"
+        program.parent.mkdir(parents=True)
+        shutil.copy(BENCH / "tests" / "fake_faaster.py", program)
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        self.addCleanup(os.environ.pop, "FAKE_WRONG_AFTER", None)
+        self.tools = setup.Tools(self.folder, None, None, self.folder / "target")
+        self.tools._bootstrap = b"not run by the stand-in"
+        self.said = []
+
+    def case(self, key):
+        return next(case for case in cases.CASES if case.key == key)
+
+    def test_a_warm_case_with_everything_in_it(self):
+        case = self.case("c")
+        result = warm.run(case, self.tools, options(default_shards=True), self.said.append)
+        self.assertIsNone(result["invalid"], self.said)
+        self.assertEqual(list(result["medians"]), ["node", "engine", "engine-default-shards"])
+        last = result["rounds"][1]["engine"]
+        self.assertEqual(last["instances"], 1)
+        self.assertGreater(last["front_us"], 0)
+        self.assertEqual([last["cpu"][role]["processes"] for role in ("front", "worker", "support")], [1, 1, 2])
+        self.assertAlmostEqual(last["rate"], last["requests"] / last["duration_us"] * 1e6)
+        self.assertIsNotNone(warm.judge(case, result)[0]["value"])
+        environment = setup.environment(self.tools, ["run"])
+        text = report.summary([(case, result)], environment, options(quick=False))
+        self.assertIn("| engine-default-shards |", text)
+        self.assertIn("(c) total_us, engine / node: target <= 0.7x", text)
+        self.assertNotIn("target <=", report.summary([(case, result)], environment, options()))
+        self.nothing_runs()
+
+    def test_an_engine_that_begins_to_answer_wrongly_makes_the_case_invalid(self):
+        os.environ["FAKE_WRONG_AFTER"] = "60"
+        result = warm.run(self.case("c"), self.tools, options(), self.said.append)
+        self.assertIn("Hello wrong!", result["invalid"])
+        self.assertEqual([one["value"] for one in warm.judge(self.case("c"), result)], [None])
+        self.nothing_runs()
+
+    def test_cold_and_idle(self):
+        result = cold.run(self.case("f"), self.tools, options(), self.said.append)
+        self.assertIsNone(result["invalid"], self.said)
+        self.assertEqual(set(result["runtimes"]), {"python3", "nodejs", "provided"})
+        self.assertEqual(len(result["runtimes"]["nodejs"]["spaced_ms"]), cold.QUICK_SAMPLES)
+        resting = idle.run(self.case("g"), self.tools, options(), self.said.append)
+        self.assertIsNone(resting["invalid"], self.said)
+        self.assertGreater(resting["measured"]["pss_mb"], 1)
+        self.assertEqual(resting["measured"]["pool_processes"], 1)
+        self.nothing_runs()
+
+    def test_a_cold_start_that_fails_is_no_measurement(self):
+        os.environ["FAKE_WRONG_AFTER"] = "3"
+        result = cold.run(self.case("f"), self.tools, options(), self.said.append)
+        self.assertIn("Hello wrong!", result["invalid"])
+        self.nothing_runs()
+
+    def test_the_zip_of_a_provided_function_is_executable(self):
+        function = engine.Function(self.tools, "provided")
+        self.assertNotEqual(function.archive("a"), function.archive("b"))
+        path = self.folder / "f.zip"
+        path.write_bytes(function.archive("a"))
+        with engine.zipfile.ZipFile(path) as archive:
+            self.assertEqual(archive.getinfo("bootstrap").external_attr >> 16, 0o755)
+
+    def nothing_runs(self):
+        mine = [pid for pid in cpu.tree(os.getpid()) if pid != os.getpid()]
+        self.assertEqual([engine.command_line(pid) for pid in mine], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
