@@ -6,6 +6,7 @@ Usage: bench.py [RUNTIME...] [--calls N]. It measures the runtime's side alone: 
 import argparse
 import statistics
 import sys
+import time
 
 import wire
 from engine import Instance, Runtime, Unavailable
@@ -39,6 +40,29 @@ def measure(runtime, case, concurrency, size, calls):
         return statistics.median(rounds), min(rounds), max(rounds)
 
 
+def time_sleepers(runtime, case, sleep_ms, rounds=3):
+    """Wall milliseconds until 64 calls that sleep are all answered, for a fresh process and then again."""
+    with Instance(runtime, case, concurrency=64) as instance:
+        walls = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            instance.call_all([{"ms": sleep_ms}] * 64)
+            walls.append((time.perf_counter() - began) * 1000)
+        return walls
+
+
+def print_sleepers(names):
+    print("\n64 calls at once that sleep, ms until all are answered (first round, second, third)")
+    for name in names:
+        for case in ("sleep", "sleep_async"):
+            for sleep_ms in (100, 5, 0.3):
+                try:
+                    walls = time_sleepers(Runtime.find(name), case, sleep_ms)
+                except Unavailable:
+                    break
+                print(f"{name:10} {case:12} {sleep_ms:5} ms: {'  '.join(f'{wall:6.1f}' for wall in walls)}")
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("runtimes", nargs="*", default=["python3", "nodejs", "ruby", "provided"])
@@ -60,6 +84,7 @@ def main():
                     break
                 kind = "concurrent" if concurrency else "exclusive"
                 print(f"{name:10} {case:10} {kind:11} {size:9} {middle:8.2f}   ({low:.2f}-{high:.2f})", flush=True)
+    print_sleepers(chosen.runtimes)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Python3(unittest.TestCase):
 
     def test_slow_and_fast_calls_mixed_all_get_answers(self):
         """Runs through the crew's changes between batch and spread: an answer lost or doubled would show."""
-        instance = self.instance("slow_mix", concurrency=CONCURRENCY)
+        instance = self.instance("sleep", concurrency=CONCURRENCY)
         for shift in range(30):
             events = [{"ms": (n + shift) % 7 if (n * shift) % 3 == 0 else 0} for n in range(CONCURRENCY)]
             for answer, event in zip(instance.call_all(events), events):

@@ -20,8 +20,12 @@ def _too_large():
 
 
 def make_post(channel, finish_lines):
-    """post(call, result): puts the answer into channel.out."""
-    out = channel.out
+    """post(call, result) and post.error(call, body): put the answer into channel.out.
+
+    Under a lock with log frames: a thread that the handler has left behind may print at this very moment, and
+    a log frame after the answer would be one of an invocation that is not in flight.
+    """
+    out, closing = channel.out, channel.closing
 
     def post(call, result):
         try:
@@ -30,25 +34,26 @@ def make_post(channel, finish_lines):
             post_error(call, failure.encode(f"the result cannot be sent: {cause}", "Runtime.MarshalError"))
             return
         size = len(body)
-        if call._lines is not None:
-            finish_lines(call)
         if size > RESULT_BYTES_MAX:
             post_error(call, _too_large())
-        elif call._cancelled:
+            return
+        with closing:
             call._open = False
-            out.append(cancelled_frame(call._id))
-        else:
-            call._open = False
-            if size <= RESULT_FRAME_BYTES_MAX:
+            if call._lines is not None:
+                finish_lines(call)
+            if call._cancelled:
+                out.append(cancelled_frame(call._id))
+            elif size <= RESULT_FRAME_BYTES_MAX:
                 out.append(FRAME_HEADER(RESPONSE, call._id, 0, size) + body)
             else:
                 channel.answer_large(call._id, body)
 
     def post_error(call, body):
-        if call._lines is not None:
-            finish_lines(call)
-        call._open = False
-        out.append(cancelled_frame(call._id) if call._cancelled else frame(ERROR, call._id, body))
+        with closing:
+            call._open = False
+            if call._lines is not None:
+                finish_lines(call)
+            out.append(cancelled_frame(call._id) if call._cancelled else frame(ERROR, call._id, body))
 
     post.error = post_error
     return post

@@ -8,7 +8,7 @@ with 64 calls in a read, a call costs well under a microsecond here.
 """
 import os
 from struct import Struct
-from threading import Lock
+from threading import Lock, RLock
 
 MAGIC = int.from_bytes(b"FAS\x01", "little")
 MORE = 1
@@ -69,9 +69,13 @@ class Channel:
         self.out = []  # frames to write: append from anywhere, then `flush`
         self.make_call = make_call  # (id, deadline_ns, meta, event) -> an invocation object
         self.on_cancel = lambda invocation: None
+        # Held while an invocation's answer or log frame is added to `out`. These two locks may be taken again by their
+        # owner: the collector can run a user's __del__ anywhere, and that may print.
+        self.closing = RLock()
         self._rest = b""
         self._early = b""  # what came in one read with `load`
-        self._write_lock = Lock()
+        self._write_lock = RLock()
+        self._writing = False
         self._parts = {}  # id -> [deadline_ns, meta, list of event pieces]
         self._sending = {}  # id -> [result, next byte, credit]
         self._sending_lock = Lock()
@@ -81,9 +85,7 @@ class Channel:
         if self._early:
             data, self._early = self._early, b""
         else:
-            data = os.read(self.fd, READ_BYTES)
-            if not data:
-                raise Closed
+            data = self._read()
             if self._rest:
                 data = self._rest + data
         calls = []
@@ -118,10 +120,16 @@ class Channel:
                 if len(data) >= body + body_bytes:
                     self._early = data[body + body_bytes :]
                     return data[HEADER_BYTES:body]
-            more = os.read(self.fd, READ_BYTES)
-            if not more:
-                raise Closed
-            data += more
+            data += self._read()
+
+    def _read(self):
+        try:
+            data = os.read(self.fd, READ_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise Closed
+        return data
 
     def _other(self, first, invocation, deadline, data, at, body, end, calls):
         if first == INVOKE_MORE:
@@ -189,6 +197,9 @@ class Channel:
         if not out:
             return
         with self._write_lock:
+            if self._writing:
+                return  # printed by a __del__ in the midst of this very function
+            self._writing = True
             # Others may append meanwhile: take only what is there now.
             count = len(out)
             data = out[0] if count == 1 else b"".join(out[:count])
@@ -198,8 +209,10 @@ class Channel:
                 while written < len(data):
                     data = data[written:]
                     written = os.write(self.fd, data)
-            except BrokenPipeError as gone:
+            except (BrokenPipeError, ConnectionResetError) as gone:
                 raise Closed from gone
+            finally:
+                self._writing = False
 
 
 def _check_begun(first, meta_bytes, body_bytes):

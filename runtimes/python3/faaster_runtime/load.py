@@ -33,6 +33,7 @@ def set_search_path(task_dir):
     wanted = [os.path.join(task_dir, folder) if folder else task_dir for folder in PACKAGE_FOLDERS]
     wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     wanted.append(LAYER_DIR)
+    sys.dont_write_bytecode = True  # the function's folder is read-only: do not try
     sys.path[:0] = [entry for entry in dict.fromkeys(wanted) if entry == task_dir or os.path.isdir(entry)]
 
 

@@ -18,11 +18,6 @@ from .frames import LOG, LOG_FRAME_BYTES_MAX, LOG_STDERR, frame
 CURRENT = contextvars.ContextVar("faaster_invocation", default=None)
 
 
-def _current():
-    call = CURRENT.get()
-    return call if call is not None and call._open else None
-
-
 class LogLines(io.TextIOBase):
     """Stands in for sys.stdout or sys.stderr in a concurrent instance."""
 
@@ -37,9 +32,19 @@ class LogLines(io.TextIOBase):
         self._bytes = LogBytes(self)
 
     def write(self, text):
-        call = _current()
-        if call is None:
-            return self._real.write(text)
+        call = CURRENT.get()
+        if call is not None:
+            with self._channel.closing:
+                if call._open:
+                    self._add(call, text)
+                    call = None
+            if call is None:
+                if "\n" in text:
+                    self._flush_now()
+                return len(text)
+        return self._real.write(text)
+
+    def _add(self, call, text):
         if call._lines is None:
             call._lines = {}
         begun = call._lines.get(self._first)
@@ -48,8 +53,6 @@ class LogLines(io.TextIOBase):
         call._lines[self._first] = whole[end:]
         if end:
             self._post(call, whole[:end])
-            self._flush_now()
-        return len(text)
 
     def _post(self, call, text):
         data = text.encode("utf-8", "backslashreplace")
@@ -57,7 +60,7 @@ class LogLines(io.TextIOBase):
             self._channel.out.append(frame(self._first, call._id, data[at : at + LOG_FRAME_BYTES_MAX]))
 
     def finish(self, call):
-        """The invocation is about to be answered: its unfinished line is ended for it."""
+        """The invocation is being answered (under channel.closing): its unfinished line is ended for it."""
         rest = call._lines.get(self._first)
         if rest:
             self._post(call, rest + "\n")
