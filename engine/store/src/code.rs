@@ -1,0 +1,272 @@
+//! The code store: `data/code/<sha256>.zip` and, unpacked, `data/code/<sha256>/`.
+//!
+//! Owns: that directory and everything in it. Must not know: which functions there are; it asks.
+//! A package is there when its directory is there: it is unpacked aside, flushed, and renamed into place last. What an
+//! interrupted step leaves (names with a leading dot) is swept at open. Used by one thread only.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use faaster_function::record::{CodeRef, parse_hash};
+use faaster_protocol::funclet::CodeHash;
+use sha2::{Digest, Sha256};
+
+use crate::zip::unpack::{UnpackError, Unpacked, unpack};
+use crate::zip::{ZipError, plan::plan};
+
+/// Why code could not be stored, read or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CodeError {
+    /// The uploader's mistake.
+    #[error(transparent)]
+    Zip(#[from] ZipError),
+    #[error("no space left on the device while writing {path}; free some, or move the data directory")]
+    DiskFull { path: PathBuf },
+    #[error("cannot {step} {path}")]
+    Io { step: &'static str, path: PathBuf, source: io::Error },
+}
+
+impl CodeError {
+    fn io(step: &'static str, path: &Path, source: io::Error) -> Self {
+        // EDQUOT, a quota, is a full disk to the user.
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path: path.to_owned() }
+            }
+            _ => Self::Io { step, path: path.to_owned(), source },
+        }
+    }
+}
+
+/// A package that is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredCode {
+    pub code: CodeRef,
+    /// `None`: the very same package was there before.
+    pub unpacked: Option<Unpacked>,
+}
+
+/// What [`CodeStore::open`] found and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Of interrupted steps.
+    pub leftovers: usize,
+    /// Packages that no function uses.
+    pub unused: usize,
+    /// Packages unpacked again because only the zip was there.
+    pub restored: usize,
+}
+
+/// Whether [`CodeStore::remove`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    Yes,
+    /// A deploy that is under way has it.
+    Pinned,
+}
+
+/// The store. One per data directory, and one thread that uses it.
+#[derive(Debug)]
+pub struct CodeStore {
+    root: PathBuf,
+    /// Packages that deploys under way have put and the registry does not name yet.
+    pins: HashMap<CodeHash, u32>,
+}
+
+impl CodeStore {
+    /// Opens `data/code`, made if it is not there, and puts it in order: only whole packages that `is_used` stay.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn open(root: &Path, is_used: impl Fn(&CodeHash) -> bool) -> Result<(Self, Swept), CodeError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(root)
+            .map_err(|source| CodeError::io("make the directory", root, source))?;
+        let mut store = Self { root: root.to_owned(), pins: HashMap::new() };
+        let swept = store.sweep(is_used)?;
+        Ok((store, swept))
+    }
+
+    /// Stores a zip and unpacks it; cheap if the very same one is there. Pins it until [`Self::unpin`], so that it is
+    /// not removed before the registry names it.
+    ///
+    /// # Errors
+    /// The zip breaks a rule, or the disk refuses; then nothing is left of it.
+    pub fn put_zip(&mut self, bytes: &[u8]) -> Result<StoredCode, CodeError> {
+        if bytes.len() > faaster_limits::ZIP_BYTES_MAX {
+            return Err(ZipError::TooLarge(bytes.len()).into());
+        }
+        let hash = CodeHash(Sha256::digest(bytes).into());
+        let code = CodeRef { sha256: hash, bytes: bytes.len() as u64 };
+        let unpacked =
+            if self.directory(&hash).is_dir() { None } else { Some(self.store_new(&hash, bytes)?) };
+        *self.pins.entry(hash).or_default() += 1;
+        Ok(StoredCode { code, unpacked })
+    }
+
+    /// Ends a pin of [`Self::put_zip`].
+    pub fn unpin(&mut self, hash: &CodeHash) {
+        if let Some(count) = self.pins.get_mut(hash) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(hash);
+            }
+        }
+    }
+
+    /// Removes a package. The caller knows that no function names it and no instance runs it.
+    ///
+    /// # Errors
+    /// The disk refuses; what is left is swept at the next open.
+    pub fn remove(&mut self, hash: &CodeHash) -> Result<Removed, CodeError> {
+        if self.pins.contains_key(hash) {
+            return Ok(Removed::Pinned);
+        }
+        // The directory goes first, in one step: without it the package is not there.
+        let (directory, gone) = (self.directory(hash), self.aside(hash, "gone"));
+        match fs::rename(&directory, &gone) {
+            Ok(()) => remove_tree(&gone)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(CodeError::io("rename", &directory, source)),
+        }
+        remove_file(&self.zip_path(hash))?;
+        Ok(Removed::Yes)
+    }
+
+    /// The zip as it was uploaded.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    pub fn read_zip(&self, hash: &CodeHash) -> Result<Vec<u8>, CodeError> {
+        let path = self.zip_path(hash);
+        fs::read(&path).map_err(|source| CodeError::io("read", &path, source))
+    }
+
+    /// `data/code/<sha256>.zip`
+    pub fn zip_path(&self, hash: &CodeHash) -> PathBuf {
+        self.root.join(format!("{hash}.zip"))
+    }
+
+    /// `data/code/<sha256>/`
+    pub fn directory(&self, hash: &CodeHash) -> PathBuf {
+        self.root.join(hash.to_string())
+    }
+
+    fn aside(&self, hash: &CodeHash, what: &str) -> PathBuf {
+        self.root.join(format!(".{what}-{hash}"))
+    }
+
+    fn store_new(&self, hash: &CodeHash, bytes: &[u8]) -> Result<Unpacked, CodeError> {
+        let (new_zip, new_directory) = (self.aside(hash, "zip"), self.aside(hash, "new"));
+        let stored = self.store_aside(bytes, &new_zip, &new_directory).and_then(|unpacked| {
+            // The zip before the directory: a directory that is there has its zip.
+            rename(&new_zip, &self.zip_path(hash))?;
+            rename(&new_directory, &self.directory(hash))?;
+            flush_directory(&self.root)?;
+            Ok(unpacked)
+        });
+        if stored.is_err() {
+            // Best effort: what cannot be removed now is swept at the next open, and the first error is the one to tell.
+            for error in
+                [remove_tree(&new_directory), remove_file(&new_zip)].into_iter().filter_map(Result::err)
+            {
+                drop(error);
+            }
+            if !self.directory(hash).is_dir() {
+                remove_file(&self.zip_path(hash)).unwrap_or_default();
+            }
+        }
+        stored
+    }
+
+    fn store_aside(&self, bytes: &[u8], zip: &Path, directory: &Path) -> Result<Unpacked, CodeError> {
+        let plan = plan(bytes)?;
+        remove_tree(directory)?;
+        DirBuilder::new()
+            .mode(0o755)
+            .create(directory)
+            .map_err(|source| CodeError::io("make the directory", directory, source))?;
+        let unpacked = unpack(&plan, directory).map_err(|error| match error {
+            UnpackError::Zip(error) => CodeError::Zip(error),
+            UnpackError::Write { path, source } => CodeError::io("write", &path, source),
+        })?;
+        let written = |source| CodeError::io("write", zip, source);
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).open(zip).map_err(written)?;
+        file.write_all(bytes).map_err(written)?;
+        file.sync_all().map_err(written)?;
+        // One flush for all of the (up to 20,000) files; an fsync each would take a second per thousand.
+        let root = open_directory(&self.root)?;
+        rustix::fs::syncfs(&root).map_err(|errno| CodeError::io("flush", &self.root, errno.into()))?;
+        Ok(unpacked)
+    }
+
+    fn sweep(&mut self, is_used: impl Fn(&CodeHash) -> bool) -> Result<Swept, CodeError> {
+        let mut swept = Swept::default();
+        let root = self.root.clone();
+        let failed = |source| CodeError::io("read", &root, source);
+        for entry in fs::read_dir(&root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_leftover = [".zip-", ".new-", ".gone-"].iter().any(|prefix| name.starts_with(prefix));
+            if is_leftover {
+                remove_tree(&entry.path())?;
+                remove_file(&entry.path())?;
+                swept.leftovers += 1;
+                continue;
+            }
+            // Anything else that is not ours stays: the directory is the operator's as well.
+            let Some(hash) = name.strip_suffix(".zip").or(Some(&name)).and_then(parse_hash) else { continue };
+            if !is_used(&hash) {
+                if self.directory(&hash).is_dir() || name.ends_with(".zip") {
+                    self.remove(&hash)?;
+                    swept.unused += 1;
+                }
+            } else if !self.directory(&hash).is_dir() {
+                let bytes = self.read_zip(&hash)?;
+                self.store_new(&hash, &bytes)?;
+                swept.restored += 1;
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), CodeError> {
+    fs::rename(from, to).map_err(|source| CodeError::io("rename", from, source))
+}
+
+/// Not there is as good as removed.
+fn remove_tree(path: &Path) -> Result<(), CodeError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(CodeError::io("remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Not there is as good as removed.
+fn remove_file(path: &Path) -> Result<(), CodeError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CodeError::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn open_directory(path: &Path) -> Result<File, CodeError> {
+    File::open(path).map_err(|source| CodeError::io("open", path, source))
+}
+
+fn flush_directory(path: &Path) -> Result<(), CodeError> {
+    open_directory(path)?.sync_all().map_err(|source| CodeError::io("flush", path, source))
+}
+
+#[cfg(test)]
+#[path = "code_tests.rs"]
+mod tests;
