@@ -1,0 +1,76 @@
+"""What can be left behind on a machine: processes, cgroups, mounts, ports."""
+
+import os
+import socket
+from pathlib import Path
+
+PROC = Path("/proc")
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def stat_of(pid):
+    """(name, state, parent) of a process, or None when it is gone."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    name, rest = text[text.index("(") + 1:].rsplit(")", 1)
+    fields = rest.split()
+    return name, fields[0], int(fields[1])
+
+
+def processes():
+    """All processes of this pid namespace: pid -> (name, state, parent)."""
+    found = {}
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            stat = stat_of(entry.name)
+            if stat:
+                found[int(entry.name)] = stat
+    return found
+
+
+def descendants(pid):
+    """Pids of all processes below one, itself included."""
+    table = processes()
+    family, grown = {pid}, True
+    while grown:
+        more = {child for child, (_, _, parent) in table.items() if parent in family} - family
+        grown = bool(more)
+        family |= more
+    return family & set(table)
+
+
+def alive(pid):
+    """Whether the process is there and no zombie."""
+    stat = stat_of(pid)
+    return stat is not None and stat[1] not in "ZX"
+
+
+def cgroups_of(instance):
+    """Directories of the cgroups that belong to an instance of the engine."""
+    found = []
+    for folder, names, _ in os.walk(CGROUPS):
+        for name in list(names):
+            if name.startswith(f"faaster-{instance}"):
+                found.append(os.path.join(folder, name))
+                names.remove(name)
+    return found
+
+
+def mounts_below(path):
+    """Mount points at or below a path, as this process sees them."""
+    path = str(path)
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point == path or point.startswith(path + "/")]
+
+
+def port_is_free(port):
+    """Whether somebody else could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,69 @@
+# What quickstart and tests/run have in common: checks, packages, the build. Sourced by both; needs bash.
+
+# Says something about the run itself, apart from what the programs say.
+say() { printf '== %s\n' "$*" >&2; }
+
+# Ends with the exit code for a missing privilege, package or feature.
+refuse() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 2
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || refuse "containers can only be made by root: run it as root, or with sudo"
+}
+
+# The engine checks the kernel itself; this is only what would waste a whole build.
+need_kernel() {
+    local switch=/proc/sys/kernel/io_uring_disabled
+    if [ -r "$switch" ] && [ "$(cat "$switch")" != 0 ]; then
+        refuse "io_uring is switched off on this host: set \`sysctl kernel.io_uring_disabled=0\` and start again"
+    fi
+}
+
+# Under sudo the toolchain is often in the home of whoever called.
+need_cargo() {
+    local home
+    for home in "$HOME" "$(getent passwd "${SUDO_USER:-root}" | cut -d: -f6)"; do
+        if ! command -v cargo >/dev/null && [ -x "$home/.cargo/bin/cargo" ]; then
+            PATH="$home/.cargo/bin:$PATH"
+            export RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}"
+        fi
+    done
+    command -v cargo >/dev/null || refuse "the Rust toolchain is missing: install Rust 1.90 or newer (https://rustup.rs)"
+}
+
+# install_packages FILE=PACKAGE ...: installs the packages whose file is not there.
+install_packages() {
+    local pair file present=() absent=()
+    for pair in "$@"; do
+        file=${pair%%=*}
+        if [ -e "$file" ]; then present+=("${pair#*=}"); else absent+=("${pair#*=}"); fi
+    done
+    [ ${#present[@]} = 0 ] || say "already there: ${present[*]}"
+    [ ${#absent[@]} = 0 ] && return 0
+    command -v apt-get >/dev/null || refuse "these packages are missing: ${absent[*]}; install them with this distribution's tools"
+    say "installing: ${absent[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq >/dev/null || refuse "apt-get update failed: is the network there?"
+    apt-get install -y -qq --no-install-recommends "${absent[@]}" >/dev/null ||
+        refuse "apt-get could not install ${absent[*]}: run \`apt-get install ${absent[*]}\` to see why"
+}
+
+# What the engine and its languages need.
+install_engine_packages() {
+    install_packages /usr/bin/cc=build-essential /usr/bin/python3=python3 /usr/bin/node=nodejs \
+        /usr/bin/ruby=ruby /usr/sbin/nft=nftables
+}
+
+# build_engine PROFILE: process 1 of containers first, static because it runs on any rootfs; then the program that carries it.
+build_engine() {
+    local profile=$1 target=${CARGO_TARGET_DIR:-$PWD/target} folder flags=(--locked)
+    case "$profile" in
+        release) folder=release flags+=(--release) ;;
+        *) folder=debug ;;
+    esac
+    cargo rustc "${flags[@]}" -p faaster-init --bin faaster-init -- -C target-feature=+crt-static || return 1
+    FAASTER_INIT="$target/$folder/faaster-init" cargo build "${flags[@]}" -p faaster || return 1
+    FAASTER_BIN="$target/$folder/faaster"
+}

@@ -1,0 +1,1 @@
+"""One file per promise; each test runs a whole engine and leaves nothing behind."""

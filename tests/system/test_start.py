@@ -1,0 +1,131 @@
+"""An engine starts only when it can, says in one go what is wrong, and leaves nothing when it does not start."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from support.node import Node, clean_environment, program, run_command
+
+
+class StartTest(unittest.TestCase):
+    def setUp(self):
+        self.home = Path(tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
+        self.addCleanup(shutil.rmtree, self.home, ignore_errors=True)
+        self.places = [f"--data={self.home}/data", f"--run={self.home}/run"]
+
+    def test_an_engine_says_what_it_serves(self):
+        with Node() as node:
+            self.assertEqual(node.ready["event"], "serving")
+            names = {runtime["name"] for runtime in node.ready["runtimes"]}
+            self.assertLessEqual({"python3", "nodejs", "provided"}, names)
+            self.assertEqual(node.ready["supervisor"], node.process.pid)
+            self.assertEqual([node.ready["engine"]], node.children("faaster engine"))
+
+    def test_without_json_it_is_one_sentence(self):
+        with Node() as node:
+            node.stop()
+            node.arguments.remove("--json")
+            process = subprocess.Popen(
+                [program(), *node.arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment(),
+            )
+            line = process.stdout.readline().decode()
+            process.terminate()
+            self.assertEqual(process.wait(60), 0)
+            process.stdout.close()
+            self.assertRegex(
+                line, r"^faaster is serving on http://127\.0\.0\.1:\d+ \(registry http://127\.0\.0\.1:\d+\), "
+                r"\d+ shards?, runtimes: .*python3.*\n$",
+            )
+
+    def test_all_problems_of_a_configuration_come_at_once(self):
+        file = self.home / "faaster.toml"
+        file.write_text("lisen = 'x'\ngrace = 'soon'\n")
+        environment = clean_environment(FAASTER_SHARDS="0", FAASTER_NONSENSE="1")
+        ended = run_command("serve", "--config", file, "--memory=lots", *self.places, env=environment)
+        self.assertEqual(ended.returncode, 2)
+        for part in ("5 problems", "lisen in", "grace in", "FAASTER_SHARDS", "FAASTER_NONSENSE", "--memory"):
+            self.assertIn(part, ended.stderr)
+        self.assertFalse((self.home / "run").exists())
+
+    def test_config_shows_where_values_come_from(self):
+        file = self.home / "faaster.toml"
+        file.write_text("funclets = 2\nshards = 1\n")
+        ended = run_command("config", "--json", "--config", file, "--shards=2", env=clean_environment(FAASTER_GRACE="7s"))
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        settings = json.loads(ended.stdout)
+        self.assertEqual(settings["shards"], {"value": "2", "origin": "--shards"})
+        self.assertEqual(settings["funclets"], {"value": "2", "origin": f"funclets in {file}"})
+        self.assertEqual(settings["grace"], {"value": "7s", "origin": "FAASTER_GRACE (environment)"})
+        self.assertEqual(settings["listen"], {"value": "127.0.0.1:8001", "origin": "default"})
+
+    def test_a_taken_port_names_its_holder(self):
+        with socket.create_server(("127.0.0.1", 0)) as holder:
+            port = holder.getsockname()[1]
+            ended = run_command("serve", f"--listen=127.0.0.1:{port}", "--registry-listen=127.0.0.1:0", *self.places)
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn(f"127.0.0.1:{port}", ended.stderr)
+        self.assertIn(f"(pid {os.getpid()})", ended.stderr)
+        self.assertFalse((self.home / "run").exists())
+
+    def test_a_second_engine_on_the_same_data_is_refused(self):
+        with Node() as node:
+            ended = run_command(*node.arguments)
+            self.assertEqual(ended.returncode, 1)
+            self.assertIn(f"pid {node.process.pid}", ended.stderr)
+            self.assertEqual(node.cli("functions").returncode, 0)
+
+    def test_two_engines_live_side_by_side(self):
+        with Node() as first, Node() as second:
+            self.assertNotEqual(first.instance, second.instance)
+            first.stop()
+            first.assert_nothing_left()
+            self.assertEqual(second.cli("functions").returncode, 0)
+
+    def test_without_root_it_says_so(self):
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+        for command in ("serve", "demo"):
+            ended = subprocess.run(
+                [*as_nobody, self.readable_program(), command], capture_output=True, text=True, timeout=60,
+                env=clean_environment(), cwd="/", check=False,
+            )
+            self.assertEqual(ended.returncode, 2, ended.stderr)
+            self.assertIn("root", ended.stderr)
+            self.assertEqual(ended.stderr.count("\n"), 1, ended.stderr)
+
+    def test_without_a_capability_it_says_which(self):
+        ended = subprocess.run(
+            ["setpriv", "--bounding-set=-sys_admin", program(), "serve", *self.places], capture_output=True, text=True,
+            timeout=60, env=clean_environment(), check=False,
+        )
+        self.assertEqual(ended.returncode, 2, ended.stderr)
+        self.assertIn("CAP_SYS_ADMIN", ended.stderr)
+        self.assertFalse((self.home / "run").exists())
+
+    def test_ephemeral_data_is_removed_and_foreign_data_is_not(self):
+        with Node("--ephemeral") as node:
+            self.assertTrue(node.data.exists())
+            node.stop()
+            self.assertFalse(node.data.exists())
+            node.data.mkdir()
+            (node.data / "precious").write_text("x")
+            ended = run_command(*node.arguments)
+            self.assertEqual(ended.returncode, 1)
+            self.assertTrue((node.data / "precious").exists())
+
+    def readable_program(self):
+        """A copy that nobody may run: the repository's folders may be closed to others."""
+        self.home.chmod(0o755)
+        copy = self.home / "faaster"
+        if not copy.exists():
+            shutil.copy(program(), copy)
+            copy.chmod(0o755)
+        return copy
+
+
+if __name__ == "__main__":
+    unittest.main()

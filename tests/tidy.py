@@ -1,0 +1,97 @@
+#!/usr/bin/python3
+"""House rules that no other tool checks: sizes, headers, where unsafe code may be, words that must not stay.
+
+Each problem is one line with its place. Exit code 1 if there is any. Not checked: formatting (rustfmt), style (clippy).
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE_LINES_MAX = 800
+# Crates that hold the unsafe code; the example that takes fd 3 may have one block.
+UNSAFE_HOMES = ("engine/sys/", "runtimes/provided/examples/")
+BAD_FILE_NAMES = {"utils", "util", "common", "manager", "helpers", "misc"}
+# Assembled, so that this file does not hold what it looks for.
+WORDS = {
+    "rs": ["to" + "do!(", "unimpl" + "emented!(", "FIX" + "ME", "X" + "XX", "thread::sl" + "eep", "dbg" + "!("],
+    "py": ["FIX" + "ME", "X" + "XX", "TO" + "DO"],
+}
+
+
+def tracked(*patterns):
+    """Files of the repository that git knows or would add."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *patterns],
+        cwd=ROOT, capture_output=True, check=True, text=True,
+    ).stdout
+    return [path for path in listing.split("\0") if path and (ROOT / path).is_file()]
+
+
+def without_comments_and_strings(line):
+    """A line of Rust without what a compiler does not read; near enough for looking for words."""
+    line = re.sub(r'"(\\.|[^"\\])*"', '""', line)
+    return line.split("//")[0]
+
+
+def check_rust(path, text):
+    lines = text.splitlines()
+    if not text.startswith("//!"):
+        yield path, 1, "does not open with a //! header"
+    if len(lines) > FILE_LINES_MAX:
+        yield path, len(lines), f"has {len(lines)} lines; the most is {FILE_LINES_MAX}"
+    if Path(path).stem in BAD_FILE_NAMES:
+        yield path, 1, "has a name that says nothing"
+    for number, line in enumerate(lines, 1):
+        code = without_comments_and_strings(line)
+        for word in WORDS["rs"]:
+            if word in code or (word in line and word.isalpha()):
+                yield path, number, f"holds {word}"
+        if re.search(r"\bunsafe\b", code) and not path.startswith(UNSAFE_HOMES):
+            yield path, number, "has unsafe code outside of engine/sys"
+
+
+def check_python(path, text):
+    first = next((line for line in text.splitlines() if line and not line.startswith("#")), '"""')
+    if not first.startswith(('"""', "'''")) and "/examples/" not in path and "/conformance/" not in path and "/prime/" not in path:
+        yield path, 1, "does not open with a docstring"
+    if len(text.splitlines()) > FILE_LINES_MAX:
+        yield path, 1, f"has more than {FILE_LINES_MAX} lines"
+    for number, line in enumerate(text.splitlines(), 1):
+        for word in WORDS["py"]:
+            if word in line:
+                yield path, number, f"holds {word}"
+
+
+def check_crates():
+    """Every crate takes the workspace's lints, and every one but engine/sys forbids unsafe code at its root."""
+    for manifest in tracked("*Cargo.toml"):
+        text = (ROOT / manifest).read_text()
+        if "[package]" not in text or "[workspace]" in text:
+            continue
+        if "[lints]\nworkspace = true" not in text:
+            yield manifest, 1, "does not take the workspace's lints"
+        if manifest.startswith("engine/sys/"):
+            continue
+        for root in ("src/lib.rs", "src/main.rs"):
+            source = ROOT / Path(manifest).parent / root
+            if source.is_file() and "#![forbid(unsafe_code)]" not in source.read_text():
+                yield str(source.relative_to(ROOT)), 1, "does not forbid unsafe code"
+
+
+def main():
+    problems = list(check_crates())
+    for path in tracked("*.rs"):
+        problems += check_rust(path, (ROOT / path).read_text())
+    for path in tracked("*.py"):
+        problems += check_python(path, (ROOT / path).read_text())
+    for path, line, problem in problems:
+        print(f"{path}:{line}: {problem}")
+    print(f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
