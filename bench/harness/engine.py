@@ -91,7 +91,8 @@ class Engine(Contender):
 
     def _ready(self):
         try:
-            return call(self.port, "GET", "/readyz")[0] == 200
+            status = call(self.port, "GET", "/readyz")[0]
+            return status == 200 or (status == 404 and call(self.port, "GET", "/healthz")[0] == 200)
         except OSError:
             return False
 
@@ -140,7 +141,10 @@ class Engine(Contender):
         if status != 200:
             return None
         listed = json.loads(body)
-        return len(listed if isinstance(listed, list) else next(v for v in listed.values() if isinstance(v, list)))
+        lists = (
+            [listed] if isinstance(listed, list) else [value for value in listed.values() if isinstance(value, list)]
+        )
+        return len(lists[0]) if lists else None
 
     def settle(self):
         """Waits until the pool is full: no process comes or goes any more, and none has work."""

@@ -75,10 +75,10 @@ class Tools:
             )
         return path
 
-    def build(self, static):
-        """Builds the baselines; those of the static case only where it is asked for."""
+    def build(self, glommio):
+        """Builds the baselines; glommio only where it is asked for."""
         argv = ["cargo", "build", "--release", "-p", "faaster-bench", "--bins"]
-        argv += ["--features", "glommio,ring"] if static else []
+        argv += ["--features", "glommio"] if glommio else []
         print(f"building: {' '.join(argv)}", flush=True)
         self._cargo(argv)
 

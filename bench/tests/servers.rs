@@ -102,7 +102,6 @@ fn what_cannot_be_framed_ends_its_connection_alone() {
     speaks(&mut good);
 }
 
-#[cfg(feature = "ring")]
 #[test]
 fn the_ring_serves_many_connections_and_survives_their_end() {
     use std::net::{TcpListener, TcpStream};
