@@ -70,6 +70,12 @@ class Python3(unittest.TestCase):
         self.assertEqual(len(error["stackTrace"]), 1)
         self.assertIn("index.py", error["stackTrace"][0])
 
+    def test_printing_finalizers_do_not_block_the_runtime(self):
+        instance = self.instance("finalizer", concurrency=CONCURRENCY)
+        for _ in range(40):
+            for answer in instance.call_all([{}] * CONCURRENCY):
+                self.assertEqual(answer.value, [[n] for n in range(20)])
+
     def test_slow_and_fast_calls_mixed_all_get_answers(self):
         """Runs through the crew's changes between batch and spread: an answer lost or doubled would show."""
         instance = self.instance("sleep", concurrency=CONCURRENCY)

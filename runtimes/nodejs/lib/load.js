@@ -64,7 +64,8 @@ function loadModule(moduleName, file) {
   try {
     return require(file);
   } catch (error) {
-    if (error && error.code === 'ERR_REQUIRE_ESM') return importModule(moduleName, file);
+    // The second is for newer Nodes, which require() ES modules unless these await.
+    if (error && (error.code === 'ERR_REQUIRE_ESM' || error.code === 'ERR_REQUIRE_ASYNC_MODULE')) return importModule(moduleName, file);
     throw explain(moduleName, error);
   }
 }

@@ -12,6 +12,8 @@ const load = require('./load');
 const logs = require('./logs');
 const { Transport } = require('./transport');
 
+// Log lines of a handler that does not come back to the event loop are not held beyond this.
+const LOG_BYTES_HELD_MAX = 65536;
 const EXIT_FAILED = 1;
 const EXIT_GARBAGE = 70; // EX_SOFTWARE of sysexits.h: the other side broke the protocol
 
@@ -93,7 +95,10 @@ class Server {
   _load(about) {
     this.early = [];
     this.exclusive = !about.concurrency;
-    const flushSoon = () => { if (!this.inRead) this._planTurnEnd(); };
+    const flushSoon = () => {
+      if (this.channel.outBytes > LOG_BYTES_HELD_MAX) this.transport.flush(this.channel);
+      else if (!this.inRead) this._planTurnEnd();
+    };
     let attribution = null;
     if (this.exclusive) logs.exclusive();
     else attribution = logs.concurrent(this.channel, flushSoon);
