@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use faaster_function::RuntimeSpec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::data::{EphemeralData, EphemeralError};
+use super::data::{DataError, EphemeralData, give_to_engine};
 use super::listeners::{self, ListenError};
 use super::lock::{InstanceDirectory, LockError};
 use super::requirements::{self, Lack};
@@ -45,7 +45,7 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
-    Ephemeral(#[from] EphemeralError),
+    Data(#[from] DataError),
     #[error("cannot remove what an earlier engine left: {0}")]
     Sweep(#[from] containers::SweepError),
     #[error("cannot write {path}: {source}")]
@@ -68,7 +68,7 @@ impl ServeError {
             Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) => Outcome::Refused,
             Self::Signals(_)
             | Self::Lock(_)
-            | Self::Ephemeral(_)
+            | Self::Data(_)
             | Self::Sweep(_)
             | Self::Unpack { .. }
             | Self::Listen(_) => Outcome::Failed,
@@ -104,6 +104,7 @@ fn prepare_and_run(
         Keep::Nothing => Some(EphemeralData::create(&config.data)?),
         Keep::Data => None,
     };
+    give_to_engine(&config.data, config.engine_uid, config.engine_gid)?;
     let path = prepared.directory().path.clone();
     let runtimes = find_runtimes(&config, &path, log)?;
     let init = find_init(&config, &path)?;
