@@ -250,13 +250,15 @@ class Conformance:
                     self.assertEqual(json.loads(instance.wait(invocation)[0].body), {"cut": cut})
 
     def test_64_invocations_are_answered_in_few_writes(self):
-        instance = self.concurrent("hello")
-        for _ in range(5):  # let it warm up: a first call may be slow enough to be flushed alone
-            instance.call_all([{}] * CONCURRENCY)
-        before = instance.writes()
-        answers = instance.call_all([{"n": n} for n in range(CONCURRENCY)])
-        self.assertEqual({answer.body for answer in answers}, {b"Hello world!"})
-        self.assertLessEqual(instance.writes() - before, CONCURRENCY // 4)
+        for case in ("hello", "echo"):  # echo is an async handler where there is such a thing
+            with self.subTest(function=case):
+                instance = self.concurrent(case)
+                for _ in range(5):  # let it warm up: a first call may be slow enough to be flushed alone
+                    instance.call_all([{}] * CONCURRENCY)
+                before = instance.writes()
+                answers = instance.call_all([{"n": n} for n in range(CONCURRENCY)])
+                self.assertEqual({answer.kind for answer in answers}, {"response"})
+                self.assertLessEqual(instance.writes() - before, CONCURRENCY // 4)
 
     def test_large_event_and_result(self):
         for mode in self.modes():
