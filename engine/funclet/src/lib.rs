@@ -1,1 +1,33 @@
-//! placeholder
+//! The container side: makes containers, gives them code and limits, watches them, ends them, removes what is left.
+//!
+//! Owns: namespaces, cgroups, mounts and processes of functions. Must not know: HTTP, functions' code, tokio.
+//! Everything that the engine asks is checked again here; this process is root, the engine is not trusted.
+#![forbid(unsafe_code)]
+
+mod attach;
+mod backoff;
+mod birth;
+mod cgroup;
+mod channel;
+mod claims;
+mod code;
+pub mod config;
+mod container;
+mod funclet;
+mod hello;
+mod ledger;
+mod life;
+mod notice;
+mod poller;
+mod pool;
+pub mod probe;
+mod rootfs;
+mod serve;
+mod slots;
+pub mod sweep;
+mod timers;
+
+pub use config::{FuncletConfig, InstanceId};
+pub use funclet::{ExitReason, FuncletError, run};
+pub use probe::{Check, Outcome, probe};
+pub use sweep::{SweepConfig, SweepError, SweepReport, sweep};

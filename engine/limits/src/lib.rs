@@ -92,6 +92,10 @@ pub const HELD_BYTES_PER_SHARD_MAX: usize = 512 * 1024 * 1024;
 pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
 /// Control requests under way on the control thread, all shards together.
 pub const CONTROL_REQUESTS_MAX: usize = 1024;
+/// Bytes of request bodies that the control thread holds at once.
+pub const CONTROL_HELD_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Requests for logs that wait for new lines at once.
+pub const LOG_POLLS_MAX: usize = 256;
 /// Shards and funclets answer the control thread's questions within this.
 pub const CONTROL_REPORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A deploy is acknowledged by every shard within this, or answered as not yet in force.
@@ -224,6 +228,7 @@ const _: () = assert!(MEMORY_MB_MIN <= MEMORY_MB_MAX);
 // A function key is a 32-digit hash, a name and a version with colons between; shards keep it in 256 bytes.
 const _: () = assert!(32 + 1 + FUNCTION_NAME_BYTES_MAX + 1 + VERSION_DIGITS_MAX <= 256);
 const _: () = assert!(LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);
+const _: () = assert!(CONTROL_HELD_BYTES_MAX > 2 * CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(FRAME_EVENT_BYTES_MAX <= INSTANCE_SEND_BYTES_MAX);
 const _: () = assert!(FUNCLET_CHANNELS_MAX <= 1024 && HELLO_META_BYTES_MAX <= FRAME_META_BYTES_MAX);
 const _: () = assert!(BOOT_BACKOFF_MIN.as_millis() <= BOOT_BACKOFF_MAX.as_millis());

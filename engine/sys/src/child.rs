@@ -29,6 +29,8 @@ pub const REPORT_FAILED: u8 = 0xff;
 /// One thing that the new process does.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'a> {
+    /// SIGKILL at the maker's end, of which this is the pidfd. A later change of user undoes it.
+    DieWithParent(BorrowedFd<'a>),
     /// Moves itself into a v1 cgroup, through its open `cgroup.procs`: the kernel checks who opened it. The child does
     /// it, for after some idleness the write waits 10 ms for an RCU grace period.
     JoinCgroup(BorrowedFd<'a>),
@@ -102,6 +104,9 @@ struct State {
 impl State {
     fn perform(&mut self, step: &Step<'_>) -> Result<(), Errno> {
         match *step {
+            Step::DieWithParent(parent) => {
+                crate::credentials::die_with_parent(parent).map_err(|_| Errno::SRCH)
+            }
             Step::JoinCgroup(procs) => rustix::io::retry_on_intr(|| rustix::io::write(procs, b"0")).map(drop),
             Step::Report(kind) => self.write_report([kind, 0, 0, 0]),
             Step::AwaitGo(socket) => self.await_go(socket),

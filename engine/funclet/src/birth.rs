@@ -1,0 +1,323 @@
+//! Making a container: cgroups, a process with namespaces of its own, its mounts, its init.
+//!
+//! Owns: the order of the steps (research/probes.md, "orderings that worked"). Must not know: what it is made for.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+
+use faaster_function::RuntimeSpec;
+use faaster_function::runtime::RuntimeKind;
+use faaster_init::{KIND_EXEC, KIND_POOLED, MIGRATED, fd};
+use faaster_limits::{BOOT_MEMORY_BYTES, BOOT_PIDS, MEMORY_MB_MIN, TMP_BYTES_DEFAULT, TMP_INODES_MAX};
+use faaster_sys::child::Step;
+use faaster_sys::clone3::{Birth, Child, Namespaces};
+use faaster_sys::exec::CStringArray;
+use faaster_sys::fdpass;
+use faaster_sys::mount::Tmpfs;
+use faaster_sys::pidfd::{PidFd, ProcessId};
+use faaster_sys::seccomp::{SeccompError, function_filters};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::pipe::PipeFlags;
+
+use crate::cgroup::{Backend, CgroupError, LimitFiles, Limits};
+use crate::config::UIDS_PER_SLOT;
+use crate::rootfs::{NEW, ProcMount, ROOT, Rootfs};
+
+/// Name of the machine that a function sees.
+const HOSTNAME: &[u8] = b"function";
+/// What every runtime's environment begins with.
+const BASE_ENVIRONMENT: [(&str, &str); 4] =
+    [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
+
+/// Paths in the new root, before it is the root.
+const NEW_RUNTIME: &std::ffi::CStr = c"/new/var/runtime";
+const NEW_TMP: &std::ffi::CStr = c"/new/tmp";
+const NEW_PROC: &std::ffi::CStr = c"/new/proc";
+
+/// The step of a birth that failed, on the maker's side.
+#[derive(Debug, thiserror::Error)]
+pub enum BirthError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot make {what} for a container")]
+    Descriptor { what: &'static str, source: Errno },
+    #[error("cannot make a container's process")]
+    Clone(#[source] Errno),
+    #[error("cannot write the {what} of a container's user namespace")]
+    IdMap { what: &'static str, source: Errno },
+    #[error("cannot mount a container's /proc")]
+    Proc(#[source] Errno),
+    #[error(transparent)]
+    Filters(#[from] SeccompError),
+}
+
+impl BirthError {
+    /// The kernel's reason, where it had one.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Cgroup(error) => error.errno(),
+            Self::Descriptor { source, .. } | Self::IdMap { source, .. } => Some(*source),
+            Self::Clone(source) | Self::Proc(source) => Some(*source),
+            Self::Filters(_) => None,
+        }
+    }
+}
+
+/// What all births share.
+#[derive(Debug)]
+pub(crate) struct Nursery {
+    null: OwnedFd,
+    init: OwnedFd,
+    filters: OwnedFd,
+    own_pidfd: PidFd,
+    /// procfs of the pid namespace that we are in.
+    proc: OwnedFd,
+    runtimes: Vec<Prepared>,
+}
+
+/// Command line and environment of a runtime's init.
+#[derive(Debug)]
+struct Prepared {
+    arguments: CStringArray,
+    environment: CStringArray,
+}
+
+/// A container that has been started, and everything of it that the funclet holds.
+#[derive(Debug)]
+pub(crate) struct Born {
+    pub pid: ProcessId,
+    pub pidfd: PidFd,
+    /// Read end of the status pipe, non-blocking.
+    pub status: OwnedFd,
+    /// The engine's end of the frame channel.
+    pub channel: OwnedFd,
+    /// Read end of the runtime's output.
+    pub log: OwnedFd,
+    /// Configuration of its /tmp.
+    pub tmp: OwnedFd,
+    pub limits: LimitFiles,
+}
+
+/// What to make.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'a> {
+    pub runtime: usize,
+    pub group: &'a str,
+    /// First of its user ids.
+    pub uid: u32,
+}
+
+impl Nursery {
+    /// Opens what every birth needs; before the funclet moves into its own mount namespace.
+    ///
+    /// # Errors
+    /// What cannot be opened.
+    pub(crate) fn open(init_path: &std::path::Path, runtimes: &[RuntimeSpec]) -> Result<Self, BirthError> {
+        let open = |path: &std::path::Path, what, flags: OFlags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|source| BirthError::Descriptor { what, source })
+        };
+        let init = open(init_path, "the init program", OFlags::RDONLY)?;
+        let null = open("/dev/null".as_ref(), "/dev/null", OFlags::RDWR)?;
+        let proc = open("/proc".as_ref(), "/proc", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let own_pidfd =
+            PidFd::of_self().map_err(|source| BirthError::Descriptor { what: "our own pidfd", source })?;
+        let filters = filters_file()?;
+        let runtimes = runtimes.iter().map(Prepared::new).collect();
+        Ok(Self { null, init, filters, own_pidfd, proc, runtimes })
+    }
+
+    /// Makes a container and lets it go; it boots on its own from here.
+    ///
+    /// # Errors
+    /// The step that failed; nothing is left of it then but its cgroups, which the caller removes.
+    pub(crate) fn give_birth(
+        &self,
+        order: Order<'_>,
+        cgroups: &dyn Backend,
+        rootfs: &Rootfs,
+    ) -> Result<Born, BirthError> {
+        let mut group = cgroups.create(order.group)?;
+        let boot =
+            Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu_of_memory_mb: MEMORY_MB_MIN };
+        cgroups.write_limits(&mut group.limits, &boot)?;
+        let ends = Ends::make(order.uid)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+        let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
+            .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
+        let child = self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
+        if let Err(error) = self.let_go(&child, order.uid, rootfs.proc_mount, &ends.go) {
+            // It waits for its go and is not going to get one.
+            child.pidfd.kill().ok();
+            child.pidfd.reap().ok();
+            return Err(error);
+        }
+        let Child { pid, pidfd } = child;
+        let Ends { status, channel, log, .. } = ends;
+        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits })
+    }
+
+    fn start(
+        &self,
+        order: Order<'_>,
+        joins: &[OwnedFd],
+        birth: Option<&OwnedFd>,
+        rootfs: &Rootfs,
+        ends: &Ends,
+        tmp: &OwnedFd,
+    ) -> Result<Child, BirthError> {
+        let prepared = &self.runtimes[order.runtime];
+        let parent = self.own_pidfd.as_fd();
+        let placements: [(BorrowedFd<'_>, RawFd); 8] = [
+            (self.null.as_fd(), 0),
+            (ends.log_write.as_fd(), 1),
+            (ends.log_write.as_fd(), 2),
+            (ends.runtime_channel.as_fd(), fd::CHANNEL),
+            (parent, fd::PARENT),
+            (ends.status_write.as_fd(), fd::STATUS),
+            (self.filters.as_fd(), fd::FILTERS),
+            (self.init.as_fd(), fd::PROGRAM),
+        ];
+        let proc = match rootfs.proc_mount {
+            ProcMount::Inside => Step::MountProc { to: NEW_PROC },
+            ProcMount::ByHelper => Step::AttachReceived { to: NEW_PROC },
+        };
+        let mut steps = vec![Step::DieWithParent(parent)];
+        steps.extend(joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
+        steps.extend([
+            Step::Report(MIGRATED),
+            Step::AwaitGo(ends.awaited.as_fd()),
+            Step::BecomeRoot,
+            Step::DieWithParent(parent),
+            Step::NewCgroupNamespace,
+            Step::LoopbackUp,
+            Step::AttachCopy { from: ROOT, to: NEW },
+            Step::AttachCopy { from: &rootfs.runtime_paths[order.runtime], to: NEW_RUNTIME },
+            Step::AttachTree { tree: tmp.as_fd(), to: NEW_TMP },
+            proc,
+            Step::PivotTo(NEW),
+            Step::Hostname(HOSTNAME),
+            Step::NewSession,
+            Step::PlaceFds(&placements),
+            Step::Exec {
+                program: fd::PROGRAM,
+                arguments: &prepared.arguments,
+                environment: &prepared.environment,
+            },
+        ]);
+        let birth = Birth {
+            namespaces: Namespaces::Own,
+            cgroup: birth.map(|dir| dir.as_fd()),
+            steps: &steps,
+            report: ends.status_write.as_fd(),
+        };
+        birth.start().map_err(BirthError::Clone)
+    }
+
+    fn let_go(&self, child: &Child, uid: u32, proc: ProcMount, go: &OwnedFd) -> Result<(), BirthError> {
+        let map = format!("0 {uid} {UIDS_PER_SLOT}");
+        for what in ["uid_map", "gid_map"] {
+            // The child is ours and not reaped, so its number is not somebody else's.
+            let path = format!("{}/{what}", child.pid.get());
+            rustix::fs::openat(&self.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(|file| rustix::io::write(&file, map.as_bytes()))
+                .map_err(|source| BirthError::IdMap { what, source })?;
+        }
+        match proc {
+            ProcMount::Inside => fdpass::send_with_fds(go, b"g", &[])
+                .map(drop)
+                .map_err(|source| BirthError::Descriptor { what: "a go", source }),
+            ProcMount::ByHelper => self.send_proc_by_helper(child, go),
+        }
+    }
+
+    /// The helper is born in the container's pid namespace, but in our mount namespace, where /proc may be mounted; it
+    /// gives the go itself. It must be reaped before the container can end.
+    fn send_proc_by_helper(&self, child: &Child, go: &OwnedFd) -> Result<(), BirthError> {
+        let failed = |source| BirthError::Proc(source);
+        let (report_read, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+        child.pidfd.enter_pid_namespace_for_children().map_err(failed)?;
+        let steps = [Step::DieWithParent(self.own_pidfd.as_fd()), Step::SendProc(go.as_fd())];
+        let birth =
+            Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
+        let helper = birth.start();
+        // Whatever happened: our own children are to be born in our own namespace again.
+        self.own_pidfd.enter_pid_namespace_for_children().map_err(failed)?;
+        let helper = helper.map_err(failed)?;
+        helper.pidfd.reap().map_err(failed)?;
+        drop(report);
+        let mut record = [0; faaster_init::RECORD_BYTES];
+        match rustix::io::read(&report_read, &mut record) {
+            Ok(0) => Ok(()),
+            Ok(_) => {
+                Err(failed(Errno::from_raw_os_error(i32::from(u16::from_le_bytes([record[2], record[3]])))))
+            }
+            Err(errno) => Err(failed(errno)),
+        }
+    }
+}
+
+impl Prepared {
+    fn new(runtime: &RuntimeSpec) -> Self {
+        let kind = match runtime.kind {
+            RuntimeKind::Pooled => KIND_POOLED,
+            RuntimeKind::Exec => KIND_EXEC,
+        };
+        let c_string =
+            |text: String| CString::new(text).expect("the configuration's check refuses zero bytes");
+        let words = ["faaster-init", kind].into_iter().map(str::to_owned).chain(runtime.argv.iter().cloned());
+        let mut environment: std::collections::BTreeMap<&str, &str> = BASE_ENVIRONMENT.into_iter().collect();
+        environment.extend(runtime.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        Self {
+            arguments: CStringArray::new(words.map(c_string).collect()),
+            environment: CStringArray::new(
+                environment.iter().map(|(name, value)| c_string(format!("{name}={value}"))).collect(),
+            ),
+        }
+    }
+}
+
+/// Both ends of everything that connects a container with the outside.
+#[derive(Debug)]
+struct Ends {
+    status: OwnedFd,
+    status_write: OwnedFd,
+    channel: OwnedFd,
+    runtime_channel: OwnedFd,
+    log: OwnedFd,
+    log_write: OwnedFd,
+    go: OwnedFd,
+    awaited: OwnedFd,
+}
+
+impl Ends {
+    fn make(uid: u32) -> Result<Self, BirthError> {
+        let failed = |what| move |source| BirthError::Descriptor { what, source };
+        let (status, status_write) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a status pipe"))?;
+        rustix::fs::fcntl_setfl(&status, OFlags::NONBLOCK).map_err(failed("a status pipe"))?;
+        let (log, log_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a log pipe"))?;
+        // Programs open /dev/stdout, which opens the pipe anew, as whoever they are.
+        let owner = rustix::fs::Uid::from_raw(uid + faaster_init::RUNTIME_USER);
+        rustix::fs::fchown(&log_write, Some(owner), None).map_err(failed("a log pipe"))?;
+        let pair = |kind| rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let (channel, runtime_channel) = pair(SocketType::STREAM).map_err(failed("a channel"))?;
+        let (go, awaited) = pair(SocketType::SEQPACKET).map_err(failed("a go socket"))?;
+        Ok(Self { status, status_write, channel, runtime_channel, log, log_write, go, awaited })
+    }
+}
+
+fn filters_file() -> Result<OwnedFd, BirthError> {
+    let failed = |source| BirthError::Descriptor { what: "the file of system call filters", source };
+    let bytes = function_filters()?.to_bytes();
+    let file = rustix::fs::memfd_create(c"faaster-filters", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(failed)?;
+    rustix::io::write(&file, &bytes).map_err(failed)?;
+    // Every container holds it for a moment.
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
+    Ok(file)
+}

@@ -1,0 +1,202 @@
+//! Small reads and writes in a cgroup directory.
+//!
+//! Owns: descriptors of directories, so that it does not matter what is mounted where later on.
+//! Must not know: which file means what.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use super::mountinfo::{Access, Mounted, Version};
+use super::{CgroupError, Removal};
+
+/// Bytes that a cgroup file which is read whole may have: thread lists are the longest.
+const FILE_BYTES_MAX: usize = 256 * 1024;
+
+/// A directory in a hierarchy in which our top groups lie.
+#[derive(Debug)]
+pub(crate) struct Base {
+    pub(super) dir: OwnedFd,
+    /// For messages.
+    pub(super) label: String,
+}
+
+impl Base {
+    /// Opens the place in a hierarchy where groups may be made: the root of its mount; or, where that is read-only (as
+    /// in a Docker container), this process's own place in a fresh mount of it, which is writable.
+    pub(super) fn open(mounted: &Mounted, own_path: &str) -> Result<Self, CgroupError> {
+        let label = mounted.mount_point.display().to_string();
+        let failed = |source| CgroupError::Open { path: label.clone(), source };
+        let dir = match mounted.access {
+            Access::ReadWrite => open_dir(rustix::fs::CWD, &mounted.mount_point).map_err(failed)?,
+            Access::ReadOnly => {
+                let root = mount_again(&mounted.version).map_err(failed)?;
+                let inside = own_path.trim_start_matches('/');
+                if inside.is_empty() { root } else { open_dir(&root, inside).map_err(failed)? }
+            }
+        };
+        Ok(Self { dir, label })
+    }
+
+    /// A directory below this one.
+    pub(super) fn below(&self, path: &str) -> Result<Self, CgroupError> {
+        let label = format!("{}/{path}", self.label);
+        match open_dir(&self.dir, path) {
+            Ok(dir) => Ok(Self { dir, label }),
+            Err(source) => Err(CgroupError::Open { path: label, source }),
+        }
+    }
+
+    /// Makes a group and opens it; one that is there already is taken over.
+    pub(super) fn make(&self, name: &str) -> Result<Self, CgroupError> {
+        match rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => self.below(name),
+            Err(source) => {
+                Err(CgroupError::Create { group: name.to_owned(), hierarchy: self.label.clone(), source })
+            }
+        }
+    }
+
+    /// Removes a group; one that is not there is gone.
+    pub(crate) fn remove(&self, name: &str) -> Result<Removal, CgroupError> {
+        match rustix::fs::unlinkat(&self.dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(Removal::Gone),
+            Err(Errno::BUSY) => Ok(Removal::Busy),
+            Err(source) => {
+                Err(CgroupError::Remove { group: name.to_owned(), hierarchy: self.label.clone(), source })
+            }
+        }
+    }
+
+    pub(super) fn open_for_write(&self, file: &'static str) -> Result<OwnedFd, CgroupError> {
+        rustix::fs::openat(&self.dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|source| CgroupError::File { file, source })
+    }
+
+    pub(super) fn write_text(&self, file: &'static str, text: &str) -> Result<(), Errno> {
+        let file = rustix::fs::openat(&self.dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::retry_on_intr(|| rustix::io::write(&file, text.as_bytes())).map(drop)
+    }
+
+    pub(crate) fn read_text(&self, path: &str) -> Result<String, Errno> {
+        let file = rustix::fs::openat(&self.dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut bytes = vec![0; 4096];
+        let mut length = 0;
+        loop {
+            if length == bytes.len() {
+                if length >= FILE_BYTES_MAX {
+                    break;
+                }
+                bytes.resize(length * 2, 0);
+            }
+            match rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes[length..]))? {
+                0 => break,
+                count => length += count,
+            }
+        }
+        bytes.truncate(length);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The only number in a file; 0 when there is none.
+    pub(super) fn read_number(&self, path: &str) -> u64 {
+        self.read_text(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The number after a key in a file of `key number` lines; 0 when there is none.
+    pub(super) fn read_keyed(&self, path: &str, key: &str) -> u64 {
+        self.read_text(path).ok().and_then(|text| keyed(&text, key)).unwrap_or(0)
+    }
+
+    /// Thread or process ids in a file; those of other pid namespaces show as 0 and are left out.
+    pub(crate) fn read_ids(&self, path: &str) -> Result<Vec<i32>, Errno> {
+        let text = self.read_text(path)?;
+        Ok(text.lines().filter_map(|line| line.trim().parse().ok()).filter(|id| *id > 1).collect())
+    }
+
+    /// Names of the groups directly below one.
+    pub(crate) fn below_listed(&self, name: &str) -> Result<Vec<String>, Errno> {
+        let dir = open_dir(&self.dir, name)?;
+        list_groups(&Self { dir, label: String::new() })
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.label
+    }
+}
+
+/// Names of the groups directly in a directory.
+pub(crate) fn list_groups(base: &Base) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&base.dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type() == rustix::fs::FileType::Directory && name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+pub(super) fn write_number(file: &OwnedFd, name: &'static str, value: u64) -> Result<(), CgroupError> {
+    let text = value.to_string();
+    match rustix::io::retry_on_intr(|| rustix::io::pwrite(file, text.as_bytes(), 0)) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CgroupError::Limit { file: name, value, source }),
+    }
+}
+
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn mount_again(version: &Version) -> Result<OwnedFd, Errno> {
+    let context = match version {
+        Version::Two => rustix::mount::fsopen(c"cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?,
+        Version::One(controllers) => {
+            let context = rustix::mount::fsopen(c"cgroup", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            for controller in controllers {
+                rustix::mount::fsconfig_set_flag(&context, controller.as_str())?;
+            }
+            context
+        }
+    };
+    rustix::mount::fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_matched_whole() {
+        let text = "oom 3\noom_kill 7\nmax 1\n";
+        assert_eq!(keyed(text, "oom_kill"), Some(7));
+        assert_eq!(keyed(text, "oom"), Some(3));
+        assert_eq!(keyed(text, "oom_kil"), None);
+    }
+
+    #[test]
+    fn a_directory_of_small_files_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = open_dir(rustix::fs::CWD, folder.path()).unwrap();
+        let base = Base { dir, label: "test".into() };
+        std::fs::write(folder.path().join("cgroup.threads"), "1\n0\n17\n-4\n18\n").unwrap();
+        std::fs::write(folder.path().join("usage"), "4096\n").unwrap();
+        assert_eq!(base.read_ids("cgroup.threads").unwrap(), [17, 18]);
+        assert_eq!((base.read_number("usage"), base.read_number("absent")), (4096, 0));
+        base.make("group").unwrap();
+        base.make("group").unwrap();
+        assert_eq!(list_groups(&base).unwrap(), ["group"]);
+        assert_eq!(base.remove("group").unwrap(), Removal::Gone);
+        assert_eq!(base.remove("group").unwrap(), Removal::Gone);
+    }
+}

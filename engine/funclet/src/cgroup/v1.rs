@@ -1,0 +1,197 @@
+//! Hybrid hosts: v1 controllers for limits and counters, and, where it is mounted, the v2 hierarchy (without
+//! controllers) for birth and thread lists.
+//!
+//! Owns: our top group in each hierarchy. Must not know: containers.
+//! The v1 freezer is not used: a frozen task does not die before it is thawed.
+
+use super::files::{Base, write_number};
+use super::mountinfo::own_v1_path;
+use super::{Backend, CgroupError, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Usage};
+
+const MEMORY: &str = "memory.limit_in_bytes";
+const SWAP: &str = "memory.memsw.limit_in_bytes";
+const CPU: &str = "cpu.shares";
+const PIDS: &str = "pids.max";
+/// Bounds of `cpu.shares` (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES); 1,024 is one nice-0 process.
+const SHARES_MIN: u64 = 2;
+const SHARES_MAX: u64 = 262_144;
+
+/// One hierarchy with our top group in it.
+#[derive(Debug)]
+struct Hierarchy {
+    base: Base,
+    top: Base,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Hybrid {
+    top_name: String,
+    hierarchies: Vec<Hierarchy>,
+    memory: usize,
+    pids: usize,
+    cpu: Option<usize>,
+    accounting: Option<usize>,
+    /// The v2 part.
+    core: Option<Hierarchy>,
+}
+
+impl Hybrid {
+    pub(super) fn open(machine: &Machine, top_name: &str) -> Result<Self, CgroupError> {
+        let mut opened: Vec<(std::path::PathBuf, Hierarchy)> = Vec::new();
+        let mut find = |controller: &str| -> Result<Option<usize>, CgroupError> {
+            let Some(mounted) = machine.v1_base(controller) else { return Ok(None) };
+            // Controllers may share a hierarchy, as cpu and cpuacct usually do.
+            if let Some(at) = opened.iter().position(|(path, _)| *path == mounted.mount_point) {
+                return Ok(Some(at));
+            }
+            let own = own_v1_path(&machine.own, controller).unwrap_or("/");
+            let base = Base::open(mounted, own)?;
+            let top = base.make(top_name)?;
+            opened.push((mounted.mount_point.clone(), Hierarchy { base, top }));
+            Ok(Some(opened.len() - 1))
+        };
+        let memory = find("memory")?.ok_or(CgroupError::NoController("memory"))?;
+        let pids = find("pids")?.ok_or(CgroupError::NoController("pids"))?;
+        let (cpu, accounting) = (find("cpu")?, find("cpuacct")?);
+        let core = core_base(machine).and_then(|base| {
+            let top = base.make(top_name).ok()?;
+            // The one file that says that this kernel's core can do what we want (5.14).
+            top.read_text("cgroup.threads").ok()?;
+            Some(Hierarchy { base, top })
+        });
+        let hierarchies = opened.into_iter().map(|(_, hierarchy)| hierarchy).collect();
+        Ok(Self { top_name: top_name.to_owned(), hierarchies, memory, pids, cpu, accounting, core })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.hierarchies.iter().chain(self.core.as_ref())
+    }
+
+    fn make_group(&self, name: &str) -> Result<Group, CgroupError> {
+        let groups: Vec<Base> =
+            self.hierarchies.iter().map(|h| h.top.make(name)).collect::<Result<_, _>>()?;
+        let joins =
+            groups.iter().map(|group| group.open_for_write("cgroup.procs")).collect::<Result<_, _>>()?;
+        let birth = match &self.core {
+            Some(core) => Some(core.top.make(name)?.dir),
+            None => None,
+        };
+        let limits = LimitFiles {
+            memory: groups[self.memory].open_for_write(MEMORY)?,
+            // Absent where the kernel does not account swap.
+            swap: groups[self.memory].open_for_write(SWAP).ok(),
+            cpu: self.cpu.map(|at| groups[at].open_for_write(CPU)).transpose()?,
+            pids: groups[self.pids].open_for_write(PIDS)?,
+            memory_bytes: u64::MAX,
+        };
+        Ok(Group { birth, joins, limits })
+    }
+}
+
+fn core_base(machine: &Machine) -> Option<Base> {
+    let own = super::mountinfo::own_v2_path(&machine.own).unwrap_or("/");
+    Base::open(machine.v2_base()?, own).ok()
+}
+
+/// Places of our top groups.
+pub(super) fn bases(machine: &Machine) -> Vec<Base> {
+    let mut paths = Vec::new();
+    let mut bases: Vec<Base> = core_base(machine).into_iter().collect();
+    for controller in ["memory", "pids", "cpu", "cpuacct"] {
+        let Some(mounted) = machine.v1_base(controller) else { continue };
+        if !paths.contains(&mounted.mount_point) {
+            paths.push(mounted.mount_point.clone());
+            let own = own_v1_path(&machine.own, controller).unwrap_or("/");
+            bases.extend(Base::open(mounted, own).ok());
+        }
+    }
+    bases
+}
+
+impl Backend for Hybrid {
+    fn describe(&self) -> String {
+        let places: Vec<&str> = self.all().map(|hierarchy| hierarchy.base.label()).collect();
+        let core = if self.core.is_some() { "with the v2 core" } else { "without a v2 core" };
+        format!("cgroup v1 {core} ({})", places.join(", "))
+    }
+
+    fn create(&self, name: &str) -> Result<Group, CgroupError> {
+        self.make_group(name).inspect_err(|_| {
+            self.remove(name).ok();
+        })
+    }
+
+    fn write_limits(&self, files: &mut LimitFiles, limits: &Limits) -> Result<(), CgroupError> {
+        let memory = limits.memory_bytes;
+        let (set_memory, set_swap) = (
+            |files: &LimitFiles| write_number(&files.memory, MEMORY, memory),
+            |files: &LimitFiles| files.swap.as_ref().map_or(Ok(()), |file| write_number(file, SWAP, memory)),
+        );
+        // Memory plus swap may never be below memory, on the way neither.
+        if memory > files.memory_bytes {
+            set_swap(files)?;
+            set_memory(files)?;
+        } else {
+            set_memory(files)?;
+            set_swap(files)?;
+        }
+        files.memory_bytes = memory;
+        if let Some(cpu) = &files.cpu {
+            write_number(cpu, CPU, u64::from(limits.cpu_of_memory_mb).clamp(SHARES_MIN, SHARES_MAX))?;
+        }
+        write_number(&files.pids, PIDS, u64::from(limits.pids))
+    }
+
+    fn threads(&self, name: &str) -> Result<Vec<i32>, CgroupError> {
+        let (top, file) = match &self.core {
+            Some(core) => (&core.top, "cgroup.threads"),
+            None => (&self.hierarchies[self.pids].top, "tasks"),
+        };
+        top.read_ids(&format!("{name}/{file}")).map_err(|source| CgroupError::File { file, source })
+    }
+
+    fn usage(&self, name: &str) -> Usage {
+        let memory = &self.hierarchies[self.memory].top;
+        Usage {
+            memory_bytes: memory.read_number(&format!("{name}/memory.usage_in_bytes")),
+            cpu_us: self.cpu_us(name),
+        }
+    }
+
+    fn final_usage(&self, name: &str) -> FinalUsage {
+        let memory = &self.hierarchies[self.memory].top;
+        FinalUsage {
+            memory_peak_bytes: memory.read_number(&format!("{name}/memory.max_usage_in_bytes")),
+            cpu_us: self.cpu_us(name),
+            oom_kills: memory.read_keyed(&format!("{name}/memory.oom_control"), "oom_kill"),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<Removal, CgroupError> {
+        for hierarchy in self.all() {
+            if hierarchy.top.remove(name)? == Removal::Busy {
+                return Ok(Removal::Busy);
+            }
+        }
+        Ok(Removal::Gone)
+    }
+
+    fn remove_top(&self) -> Result<Removal, CgroupError> {
+        for hierarchy in self.all() {
+            if hierarchy.base.remove(&self.top_name)? == Removal::Busy {
+                return Ok(Removal::Busy);
+            }
+        }
+        Ok(Removal::Gone)
+    }
+}
+
+impl Hybrid {
+    fn cpu_us(&self, name: &str) -> u64 {
+        let nanoseconds = self
+            .accounting
+            .map_or(0, |at| self.hierarchies[at].top.read_number(&format!("{name}/cpuacct.usage")));
+        nanoseconds / 1000
+    }
+}

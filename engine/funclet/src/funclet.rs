@@ -1,0 +1,384 @@
+//! One funclet: its loop, its link to the supervisor, and its end.
+//!
+//! Owns: everything that a funclet has. Must not know: functions, HTTP, what the bytes on a channel mean.
+//! Single-threaded; nothing in it waits but the poller.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use faaster_limits::{BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
+use faaster_protocol::funclet::{Generation, LinkMessage, MESSAGE_BYTES, SlotId};
+use faaster_sys::credentials::{CredentialsError, die_with_parent};
+use faaster_sys::fdpass;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use crate::birth::{BirthError, Nursery};
+use crate::cgroup::{self, Backend, CgroupError, Removal};
+use crate::channel::{ChannelId, Channels, Noted, Sent};
+use crate::claims::{Rate, WaitingId, WaitingRoom};
+use crate::config::{ConfigError, FuncletConfig};
+use crate::ledger::Ledger;
+use crate::notice::notice;
+use crate::poller::{Interest, Poller, RawToken, Token};
+use crate::pool::{self, Pool};
+use crate::rootfs::{self, Rootfs, RootfsError};
+use crate::slots::{Ending, Slots};
+use crate::timers::{Nanos, Timers};
+
+/// A child migrates itself, and while it does, other cgroup work blocks; so the next birth waits for it, this long.
+const MIGRATION_WAIT: Duration = Duration::from_millis(50);
+/// How long containers get to die when the supervisor is gone.
+const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a funclet cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum FuncletError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Birth(#[from] BirthError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    #[error("cannot wait for events")]
+    Poll(#[source] Errno),
+    #[error("cannot come back from a container's mount namespace")]
+    LostNamespace(#[source] Errno),
+}
+
+/// Why a funclet ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// The supervisor told it to.
+    Stopped,
+    /// The supervisor is gone.
+    SupervisorGone,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A container should be claimable by now.
+    Boot(SlotId, Generation),
+    /// A waiting claim's deadline.
+    Claim(WaitingId),
+    /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
+    Retry,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    until: Nanos,
+    reason: ExitReason,
+}
+
+/// Claims counted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) claims: u64,
+    pub(crate) refused: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Funclet {
+    pub(crate) config: FuncletConfig,
+    pub(crate) poller: Poller,
+    link: OwnedFd,
+    death_pipe: OwnedFd,
+    pub(crate) channels: Channels,
+    pub(crate) slots: Slots,
+    pub(crate) cgroups: Box<dyn Backend>,
+    pub(crate) rootfs: Rootfs,
+    pub(crate) nursery: Nursery,
+    pub(crate) ledger: Ledger,
+    pub(crate) waiting: WaitingRoom,
+    pub(crate) rate: Rate,
+    pub(crate) timers: Timers<Timer>,
+    pub(crate) pools: Vec<Pool>,
+    /// The container that is migrating itself into its cgroups.
+    pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
+    pub(crate) waiting_sequence: u64,
+    pub(crate) counters: Counters,
+    stopping: Option<Stopping>,
+    /// Cgroups of dead containers are looked at when something may have changed.
+    pub(crate) removal_due: bool,
+    /// The slot that was looked at last for that.
+    pub(crate) removal_cursor: SlotId,
+    /// Claims that wait for memory are looked at when some has come back.
+    pub(crate) memory_returned: bool,
+}
+
+/// Runs a funclet until it is told to stop or the supervisor is gone; then everything of it is gone too.
+///
+/// `link` is a SOCK_SEQPACKET socket that carries [`LinkMessage`]s, `death_pipe` the read end of a pipe whose write end
+/// the supervisor holds.
+///
+/// # Errors
+/// What the machine lacks, or what made going on impossible. Containers die with the process in that case.
+pub fn run(config: FuncletConfig, link: OwnedFd, death_pipe: OwnedFd) -> Result<ExitReason, FuncletError> {
+    let mut funclet = Funclet::start(config, link, death_pipe)?;
+    let reason = funclet.serve()?;
+    funclet.clean_up();
+    Ok(reason)
+}
+
+impl Funclet {
+    fn start(config: FuncletConfig, link: OwnedFd, death_pipe: OwnedFd) -> Result<Self, FuncletError> {
+        config.validate()?;
+        die_with_parent(&death_pipe)?;
+        // Files of the containers' root must be readable whatever the supervisor was started with.
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        raise_file_limit();
+        let nursery = Nursery::open(&config.init_path, &config.runtimes)?;
+        let cgroups = cgroup::open(&config.cgroup_name())?;
+        let folders: Vec<&std::path::Path> = config.runtimes.iter().map(|r| r.folder.as_path()).collect();
+        let rootfs = rootfs::assemble(&config.run_dir, &config.code_dir, &folders).inspect_err(|_| {
+            cgroups.remove_top().ok();
+        })?;
+        let poller = Poller::new().map_err(FuncletError::Poll)?;
+        poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
+        poller.add(&death_pipe, Token::Death, Interest::Read).map_err(FuncletError::Poll)?;
+        let pools =
+            config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
+        Ok(Self {
+            poller,
+            link,
+            death_pipe,
+            channels: Channels::default(),
+            slots: Slots::new(config.slots_max),
+            cgroups,
+            rootfs,
+            nursery,
+            ledger: Ledger::new(config.memory_allocatable_bytes()),
+            waiting: WaitingRoom::new(config.runtimes.len()),
+            rate: Rate::new(Nanos::now()),
+            timers: Timers::default(),
+            pools,
+            migrating: None,
+            waiting_sequence: 0,
+            counters: Counters::default(),
+            stopping: None,
+            removal_due: false,
+            removal_cursor: SlotId(0),
+            memory_returned: false,
+            config,
+        })
+    }
+
+    fn serve(&mut self) -> Result<ExitReason, FuncletError> {
+        let mut events: Vec<RawToken> = Vec::new();
+        loop {
+            if let Some(stopping) = self.stopping
+                && (self.is_empty() || Nanos::now() >= stopping.until)
+            {
+                return Ok(stopping.reason);
+            }
+            events.clear();
+            self.poller.wait(&mut events, self.patience()).map_err(FuncletError::Poll)?;
+            for event in &events {
+                self.on_event(*event)?;
+            }
+            let now = Nanos::now();
+            while let Some(timer) = self.timers.pop_due(now) {
+                self.on_timer(timer, now);
+            }
+            self.work_between_events()?;
+        }
+    }
+
+    /// How long the poller may wait.
+    fn patience(&self) -> Option<Duration> {
+        let now = Nanos::now();
+        if self.has_work(now) {
+            return Some(Duration::ZERO);
+        }
+        let migration = self.migrating.map(|(_, _, since)| since.after(MIGRATION_WAIT));
+        let stop = self.stopping.map(|stopping| stopping.until);
+        [self.timers.next_due(), migration, stop].into_iter().flatten().min().map(|due| due.since(now))
+    }
+
+    fn on_event(&mut self, event: RawToken) -> Result<(), FuncletError> {
+        let Some(token) = event.decode(|id| self.slots.generation(id)) else { return Ok(()) };
+        match token {
+            Token::Link => self.on_link(),
+            Token::Death => self.stop(ExitReason::SupervisorGone, ORPHAN_GRACE),
+            Token::Channel(number) => {
+                if let Some(channel) = self.channels.find(number) {
+                    return self.on_channel(channel);
+                }
+            }
+            Token::Process(id, generation) => return self.on_process(id, generation),
+            Token::Status(id, generation) => return self.on_status(id, generation),
+            Token::Boot(id, generation) => return self.on_boot(id, generation),
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, timer: Timer, now: Nanos) {
+        match timer {
+            Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
+            Timer::Claim(id) => self.on_claim_deadline(id),
+            Timer::Retry => {
+                self.removal_due = true;
+                self.give_up_on_old_removals(now);
+            }
+        }
+    }
+
+    /// At most one birth or one round of removals, so that a claim never waits for more.
+    fn work_between_events(&mut self) -> Result<(), FuncletError> {
+        if self.memory_returned {
+            self.serve_waiting_for_memory()?;
+        }
+        if self.is_migrating(Nanos::now()) {
+            return Ok(());
+        }
+        if self.removal_due {
+            self.remove_dead_groups();
+            return Ok(());
+        }
+        if let Some(runtime) = self.next_birth(Nanos::now()) {
+            self.give_birth(runtime);
+        }
+        Ok(())
+    }
+
+    fn has_work(&self, now: Nanos) -> bool {
+        self.memory_returned
+            || !self.is_migrating(now) && (self.removal_due || self.next_birth(now).is_some())
+    }
+
+    fn is_migrating(&self, now: Nanos) -> bool {
+        self.migrating.is_some_and(|(_, _, since)| now < since.after(MIGRATION_WAIT))
+    }
+
+    fn next_birth(&self, now: Nanos) -> Option<usize> {
+        if self.stopping.is_some() || self.slots.free_count() == 0 {
+            return None;
+        }
+        pool::next_to_make(&self.pools, |runtime| self.waiting.count_for_container(runtime), now)
+    }
+
+    fn on_link(&mut self) {
+        let mut bytes = [0; MESSAGE_BYTES];
+        match fdpass::recv_with_fds(&self.link, &mut bytes) {
+            Ok(received) if received.bytes == 0 => self.stop(ExitReason::SupervisorGone, ORPHAN_GRACE),
+            Ok(received) => match LinkMessage::decode(&bytes[..received.bytes]) {
+                Ok(LinkMessage::Channels { .. }) => {
+                    received.fds.into_iter().for_each(|fd| self.add_channel(fd))
+                }
+                Ok(LinkMessage::Stop { grace_ms }) => {
+                    self.stop(ExitReason::Stopped, Duration::from_millis(u64::from(grace_ms)));
+                }
+                Err(error) => {
+                    notice(&self.config, &format!("the supervisor sent something unknown: {error}"))
+                }
+            },
+            Err(Errno::AGAIN) => {}
+            Err(_) => self.stop(ExitReason::SupervisorGone, ORPHAN_GRACE),
+        }
+    }
+
+    fn add_channel(&mut self, socket: OwnedFd) {
+        let Some(id) = self.channels.add(socket) else {
+            notice(&self.config, "more engine channels than a funclet takes; one is closed");
+            return;
+        };
+        let socket = self.channels.socket(id).expect("just added");
+        if self.poller.add(socket, Token::Channel(id.number()), Interest::Read).is_err() {
+            self.channels.close(id);
+        }
+    }
+
+    /// After events were sent: room to write matters only while something waits.
+    pub(crate) fn after_send(&mut self, channel: ChannelId, sent: Sent) {
+        let interest = match sent {
+            Sent::Now => Interest::Read,
+            Sent::Later => Interest::ReadAndWrite,
+            Sent::Lost => return self.lose_channel(channel),
+        };
+        if self.channels.note_interest(channel, interest) == Noted::Changed
+            && let Some(socket) = self.channels.socket(channel)
+        {
+            self.poller.change(socket, Token::Channel(channel.number()), interest).ok();
+        }
+    }
+
+    /// The engine behind it is gone: whatever it claimed ends.
+    pub(crate) fn lose_channel(&mut self, channel: ChannelId) {
+        let Some(socket) = self.channels.socket(channel) else { return };
+        self.poller.remove(socket);
+        self.channels.close(channel);
+        while let Some((waiting, what)) = self.waiting.take(|waiting| waiting.channel == channel) {
+            self.forget_waiting(&waiting, what);
+        }
+        let leased: Vec<(SlotId, Generation)> = self
+            .slots
+            .all_live()
+            .filter(|(_, _, container)| container.lease.is_some_and(|lease| lease.channel == channel))
+            .map(|(id, generation, _)| (id, generation))
+            .collect();
+        for (id, generation) in leased {
+            self.end(id, generation, Ending::Wanted);
+        }
+    }
+
+    fn stop(&mut self, reason: ExitReason, grace: Duration) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(Stopping { until: Nanos::now().after(grace), reason });
+        // Both would go on being readable.
+        self.poller.remove(&self.link);
+        self.poller.remove(&self.death_pipe);
+        let all: Vec<(SlotId, Generation)> =
+            self.slots.all_live().map(|(id, generation, _)| (id, generation)).collect();
+        for (id, generation) in all {
+            self.end(id, generation, Ending::Wanted);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.slots.all_live().next().is_none() && self.slots.all_removing().next().is_none()
+    }
+
+    /// Removes the top cgroups; what is left then is the sweep's.
+    fn clean_up(&mut self) {
+        let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
+        let mut events = Vec::new();
+        loop {
+            match self.cgroups.remove_top() {
+                Ok(Removal::Gone) => return,
+                Ok(Removal::Busy) if Nanos::now() < until => {
+                    // Nothing is watched any more but channels; this is a pause that ends early at worst.
+                    self.poller.wait(&mut events, Some(Duration::from_millis(1))).ok();
+                    events.clear();
+                }
+                Ok(Removal::Busy) => {
+                    notice(&self.config, "its cgroups are still busy; the next start removes them");
+                    return;
+                }
+                Err(error) => {
+                    notice(&self.config, &error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn boot_deadline(now: Nanos) -> Nanos {
+        now.after(BOOT_TIMEOUT)
+    }
+}
+
+/// As many descriptors as are allowed: each container takes two, and more before it is claimed.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).ok();
+}

@@ -1,0 +1,356 @@
+//! Births, boots and deaths of containers.
+//!
+//! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
+
+use faaster_init::{RECORD_BYTES, Record};
+use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
+use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
+use faaster_sys::pidfd::Exit;
+use rustix::io::Errno;
+
+use crate::birth::{Born, Order};
+use crate::cgroup::{FinalUsage, Removal};
+use crate::claims::{self, WaitsFor};
+use crate::container::{Change, State};
+use crate::funclet::{Funclet, FuncletError, Timer};
+use crate::hello::HelloReader;
+use crate::notice::notice;
+use crate::poller::{Interest, Token};
+use crate::slots::{Container, Ending, Slot, Unclaimed};
+use crate::timers::Nanos;
+
+/// Pause between looks at cgroups that are still busy.
+const REMOVAL_RETRY: std::time::Duration = std::time::Duration::from_millis(2);
+/// Groups removed in one turn of the loop.
+const REMOVALS_PER_TURN_MAX: usize = 4;
+
+impl Funclet {
+    /// Starts a container of a runtime in the next free slot.
+    pub(crate) fn give_birth(&mut self, runtime: usize) {
+        let Some((id, generation)) = self.slots.next_free() else { return };
+        let now = Nanos::now();
+        let group = format!("s{}g{}", id.0, generation.0);
+        let uid =
+            self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
+        let order = Order { runtime, group: &group, uid };
+        match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
+            Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
+            Err(error) => {
+                notice(&self.config, &format!("cannot make a container: {}", with_causes(&error)));
+                let until = now.after(CGROUP_REMOVE_TIMEOUT);
+                self.slots.occupy(id, generation, Slot::Removing { group, until });
+                self.removal_due = true;
+                self.back_off(runtime, Refusal::System, error.errno());
+            }
+        }
+    }
+
+    fn settle_in(
+        &mut self,
+        id: SlotId,
+        generation: Generation,
+        runtime: usize,
+        group: String,
+        born: Born,
+        now: Nanos,
+    ) {
+        let Born { pid, pidfd, status, channel, log, tmp, limits } = born;
+        let watched = self
+            .poller
+            .add(&pidfd, Token::Process(id, generation), Interest::Read)
+            .and_then(|()| self.poller.add(&status, Token::Status(id, generation), Interest::Read))
+            .and_then(|()| self.poller.add(&channel, Token::Boot(id, generation), Interest::Read));
+        let timer = self.timers.add(Self::boot_deadline(now), Timer::Boot(id, generation));
+        let container = Container {
+            state: State::Creating,
+            runtime,
+            group,
+            pid,
+            pidfd,
+            status,
+            last_record: None,
+            unclaimed: Some(Unclaimed { channel, log, tmp, limits, hello: HelloReader::default() }),
+            lease: None,
+            created: now,
+            ending: None,
+            timer: Some(timer),
+        };
+        self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
+        self.pools[runtime].began();
+        self.migrating = Some((id, generation, now));
+        if let Err(errno) = watched {
+            self.fail_boot(id, generation, &format!("it cannot be watched: {errno}"));
+        }
+    }
+
+    /// Records on a container's status pipe.
+    pub(crate) fn on_status(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        loop {
+            let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
+            let mut bytes = [0; RECORD_BYTES];
+            match rustix::io::retry_on_intr(|| rustix::io::read(&container.status, &mut bytes)) {
+                Ok(RECORD_BYTES) => {}
+                Ok(_) => {
+                    // Init has gone; its pidfd says the rest.
+                    self.poller.remove(&container.status);
+                    return Ok(());
+                }
+                Err(_) => return Ok(()),
+            }
+            if let Some(record) = Record::decode(bytes) {
+                self.on_record(id, generation, record)?;
+            }
+        }
+    }
+
+    fn on_record(&mut self, id: SlotId, generation: Generation, record: Record) -> Result<(), FuncletError> {
+        match record {
+            Record::Migrated => {
+                if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
+                    self.migrating = None;
+                }
+            }
+            Record::Parked => return self.become_cold(id, generation),
+            Record::Exited(_) | Record::Signalled(_) => {
+                if let Some(container) = self.slots.live(id, generation) {
+                    container.last_record = Some(record);
+                }
+            }
+            Record::InitFailed { step, errno } => {
+                let reason = Errno::from_raw_os_error(i32::from(errno));
+                self.fail_boot(id, generation, &format!("{}: {reason}", Self::init_step_text(step)));
+            }
+            Record::BirthFailed { position, errno } => {
+                let reason = Errno::from_raw_os_error(i32::from(errno));
+                self.fail_boot(id, generation, &format!("step {position} of its making failed: {reason}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes on a booting runtime's channel.
+    pub(crate) fn on_boot(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
+        let Some(unclaimed) = &mut container.unclaimed else { return Ok(()) };
+        match unclaimed.hello.advance(&unclaimed.channel) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => self.become_cold(id, generation),
+            Err(error) => {
+                self.poller.remove(&unclaimed.channel);
+                self.fail_boot(id, generation, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn on_boot_timeout(&mut self, id: SlotId, generation: Generation) {
+        self.fail_boot(id, generation, &format!("it was not ready after {} s", BOOT_TIMEOUT.as_secs()));
+    }
+
+    fn become_cold(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
+        if container.state != State::Creating {
+            return Ok(());
+        }
+        container.state.apply(Change::Booted);
+        if let Some(unclaimed) = &container.unclaimed {
+            self.poller.remove(&unclaimed.channel);
+        }
+        if let Some(timer) = container.timer.take() {
+            self.timers.cancel(timer);
+        }
+        let runtime = container.runtime;
+        self.pools[runtime].booted(id, generation);
+        match self.waiting.pop_for_container(runtime) {
+            Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a container that did not become claimable, and says why.
+    fn fail_boot(&mut self, id: SlotId, generation: Generation, reason: &str) {
+        let Some(container) = self.slots.live(id, generation) else { return };
+        if container.state != State::Creating {
+            return;
+        }
+        let name = &self.config.runtimes[container.runtime].name;
+        let output = container.unclaimed.as_ref().map_or_else(String::new, boot_output);
+        notice(&self.config, &format!("runtime {name} does not boot: {reason}{output}"));
+        self.end(id, generation, Ending::BootFailed);
+    }
+
+    /// Kills a container, whole tree; its death is seen on its pidfd.
+    pub(crate) fn end(&mut self, id: SlotId, generation: Generation, ending: Ending) {
+        let Some(container) = self.slots.live(id, generation) else { return };
+        match container.state {
+            State::Draining | State::Dead => return,
+            State::Creating => self.pools[container.runtime].failed(),
+            State::Cold => self.pools[container.runtime].remove(id, generation),
+            State::Warming | State::Warm => {}
+        }
+        let was_booting = container.state == State::Creating;
+        container.state.apply(Change::Killed);
+        container.ending = Some(ending);
+        let runtime = container.runtime;
+        if let Some(timer) = container.timer.take() {
+            self.timers.cancel(timer);
+        }
+        // Process 1 takes its whole pid namespace with it, and unlike cgroup.kill this waits for no lock. ESRCH: it is
+        // dead already, which its pidfd is about to say.
+        container.pidfd.kill().ok();
+        if was_booting && ending == Ending::BootFailed {
+            self.back_off(runtime, Refusal::Boot, None);
+        }
+    }
+
+    /// A runtime did not boot: pauses, and when nothing else of it is being made, refuses the claims that wait.
+    fn back_off(&mut self, runtime: usize, refusal: Refusal, errno: Option<Errno>) {
+        let now = Nanos::now();
+        self.pools[runtime].backoff.failed(now);
+        if let Some(until) = self.pools[runtime].backoff.blocked_until(now) {
+            self.timers.add(until, Timer::Retry);
+        }
+        while self.pools[runtime].creating_count() == 0
+            && let Some(waiting) = self.waiting.pop_for_container(runtime)
+        {
+            self.forget_waiting(&waiting, WaitsFor::Container);
+            self.refuse(&waiting, refusal, errno);
+        }
+    }
+
+    /// A container's init has ended, and with it every process of the container.
+    pub(crate) fn on_process(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        // What init said last comes first.
+        self.on_status(id, generation)?;
+        let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
+        let exit = match container.pidfd.try_reap() {
+            Ok(Some(exit)) => exit,
+            Ok(None) => return Ok(()),
+            // Somebody else reaped it; that it is dead is certain.
+            Err(_) => Exit::Signal(9),
+        };
+        if container.state == State::Creating {
+            self.fail_boot(id, generation, "it ended");
+        }
+        self.bury(id, generation, exit);
+        Ok(())
+    }
+
+    fn bury(&mut self, id: SlotId, generation: Generation, exit: Exit) {
+        let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
+        let Some(container) = self.slots.live(id, generation) else { return };
+        if container.state == State::Cold {
+            self.pools[container.runtime].remove(id, generation);
+            let name = &self.config.runtimes[container.runtime].name;
+            notice(&self.config, &format!("a prepared container of runtime {name} ended by itself"));
+        }
+        container.state.apply(Change::Died);
+        self.poller.remove(&container.pidfd);
+        self.poller.remove(&container.status);
+        if let Some(unclaimed) = &container.unclaimed {
+            self.poller.remove(&unclaimed.channel);
+        }
+        let group = container.group.clone();
+        let Slot::Live(container) = self.slots.replace(id, Slot::Removing { group, until }) else {
+            unreachable!("the slot held the live container that was just looked at");
+        };
+        self.removal_due = true;
+        if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
+            self.migrating = None;
+        }
+        let Some(lease) = container.lease else { return };
+        let bytes = claims::memory_bytes(&lease.claim);
+        let usage = self.cgroups.final_usage(&container.group);
+        let event = Event::Ended {
+            slot: id,
+            generation,
+            end: end_of(&container, usage, exit),
+            memory_peak_bytes: usage.memory_peak_bytes,
+            memory_limit_bytes: bytes,
+            cpu_used_us: usage.cpu_us,
+        };
+        self.ledger.release(bytes);
+        self.memory_returned = true;
+        let sent = self.channels.send(lease.channel, &event, Vec::new());
+        self.after_send(lease.channel, sent);
+    }
+
+    /// Removes cgroups of dead containers, some in one turn.
+    pub(crate) fn remove_dead_groups(&mut self) {
+        self.removal_due = false;
+        let mut dead: Vec<(SlotId, String)> =
+            self.slots.all_removing().map(|(id, group, _)| (id, group.to_owned())).collect();
+        // From where the last round stopped, so that those which stay busy do not keep the others waiting.
+        let passed = dead.iter().filter(|(id, _)| *id <= self.removal_cursor).count();
+        dead.rotate_left(passed);
+        let mut is_busy = false;
+        for (id, group) in dead.iter().take(REMOVALS_PER_TURN_MAX) {
+            self.removal_cursor = *id;
+            match self.cgroups.remove(group) {
+                Ok(Removal::Gone) => {
+                    self.slots.replace(*id, Slot::Free);
+                }
+                Ok(Removal::Busy) => is_busy = true,
+                Err(error) => {
+                    notice(&self.config, &error.to_string());
+                    is_busy = true;
+                }
+            }
+        }
+        if is_busy {
+            self.timers.add(Nanos::now().after(REMOVAL_RETRY), Timer::Retry);
+        } else if dead.len() > REMOVALS_PER_TURN_MAX {
+            self.removal_due = true;
+        }
+    }
+
+    /// Puts slots aside whose cgroups hold something that does not die: a process that waits for a disk, say.
+    pub(crate) fn give_up_on_old_removals(&mut self, now: Nanos) {
+        let old: Vec<(SlotId, String)> = self
+            .slots
+            .all_removing()
+            .filter(|(_, _, until)| *until <= now)
+            .map(|(id, group, _)| (id, group.to_owned()))
+            .collect();
+        for (id, group) in old {
+            notice(&self.config, &format!("cgroup {group} does not go away; its slot is not used again"));
+            self.slots.replace(id, Slot::Quarantined);
+        }
+    }
+}
+
+/// How a container ended. A process killed for memory names the end even if the runtime went on for a while, and what
+/// the runtime did by itself comes before a kill that we sent at the same time.
+fn end_of(container: &Container, usage: FinalUsage, exit: Exit) -> End {
+    match (usage.oom_kills, container.last_record, container.ending) {
+        (1.., _, _) => End::OutOfMemory,
+        (0, Some(Record::Exited(code)), _) => End::Exited(code),
+        (0, Some(Record::Signalled(signal)), _) => End::Signalled(signal),
+        (0, _, Some(_)) => End::Killed,
+        (0, _, None) => match exit {
+            Exit::Signal(signal) => End::Signalled(u8::try_from(signal).unwrap_or(u8::MAX)),
+            Exit::Code(code) => End::Exited(u8::try_from(code).unwrap_or(u8::MAX)),
+        },
+    }
+}
+
+/// What a runtime has printed so far, at most [`BOOT_OUTPUT_BYTES_MAX`] of it.
+fn boot_output(unclaimed: &Unclaimed) -> String {
+    let mut bytes = [0; BOOT_OUTPUT_BYTES_MAX];
+    rustix::fs::fcntl_setfl(&unclaimed.log, rustix::fs::OFlags::NONBLOCK).ok();
+    match rustix::io::read(&unclaimed.log, &mut bytes) {
+        Ok(count) if count > 0 => format!("; it printed:\n{}", String::from_utf8_lossy(&bytes[..count])),
+        _ => String::new(),
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

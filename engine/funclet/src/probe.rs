@@ -1,0 +1,185 @@
+//! What a machine must have for containers, tried rather than asked.
+//!
+//! Owns: one check for each thing that a funclet needs. Must not know: who asks; `faaster doctor` and the start do.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use faaster_sys::child::{REPORT_BYTES, REPORT_FAILED, Step};
+use faaster_sys::clone3::{Birth, Namespaces};
+use faaster_sys::mount::{Depth, Tmpfs, set_attributes};
+use faaster_sys::pidfd::PidFd;
+use faaster_sys::seccomp::function_filters;
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::pipe::PipeFlags;
+use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::config::CGROUP_PREFIX;
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", content = "sentence", rename_all = "lowercase")]
+pub enum Outcome {
+    /// As it should be; what exactly.
+    Ok(String),
+    /// Containers cannot run; what to do.
+    Missing(String),
+    /// They can, with less.
+    Degraded(String),
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Tries everything that a funclet needs; changes nothing that stays.
+pub fn probe() -> Vec<Check> {
+    let checks: [(&str, fn() -> Outcome); 6] = [
+        ("privilege", privilege),
+        ("namespaces", namespaces),
+        ("mounts", mounts),
+        ("pidfd", pidfd),
+        ("seccomp", seccomp),
+        ("cgroups", cgroups),
+    ];
+    checks.into_iter().map(|(name, check)| Check { name: name.to_owned(), outcome: check() }).collect()
+}
+
+fn privilege() -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        return Outcome::Missing("faaster makes containers and must be started as root".to_owned());
+    }
+    let held = match rustix::thread::capabilities(None) {
+        Ok(sets) => sets.effective,
+        Err(errno) => return Outcome::Missing(format!("capabilities cannot be read: {errno}")),
+    };
+    let needed = [
+        (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+        (CapabilitySet::SETUID, "CAP_SETUID"),
+        (CapabilitySet::SETGID, "CAP_SETGID"),
+        (CapabilitySet::KILL, "CAP_KILL"),
+        (CapabilitySet::CHOWN, "CAP_CHOWN"),
+    ];
+    let lacking: Vec<&str> = needed
+        .into_iter()
+        .filter(|(capability, _)| !held.contains(*capability))
+        .map(|(_, name)| name)
+        .collect();
+    if !lacking.is_empty() {
+        return Outcome::Missing(format!(
+            "{} is missing; give it to the process (docker run --cap-add)",
+            lacking.join(", ")
+        ));
+    }
+    if !held.contains(CapabilitySet::SYS_NICE) {
+        return Outcome::Degraded("CAP_SYS_NICE is missing: shards run at nice 0".to_owned());
+    }
+    Outcome::Ok("root with the capabilities that containers need".to_owned())
+}
+
+/// Makes a process in namespaces of its own, as every container is.
+fn namespaces() -> Outcome {
+    let result = birth_of_nothing();
+    let sentence = match result {
+        Ok(None) => return Outcome::Ok("user, pid, mount, network, ipc, uts and cgroup namespaces".to_owned()),
+        Ok(Some(errno)) => format!("a process in new namespaces cannot set up its network or cgroup namespace: {errno}"),
+        Err(Errno::NOSYS) => "clone3 is refused: the kernel is older than 5.5, or a seccomp profile forbids it".to_owned(),
+        Err(Errno::PERM) => {
+            "new namespaces are refused: needs CAP_SYS_ADMIN, and kernel.unprivileged_userns_clone or a seccomp profile may forbid them".to_owned()
+        }
+        Err(Errno::NOSPC) => "no more namespaces are allowed: raise user.max_user_namespaces and its neighbours".to_owned(),
+        Err(errno) => format!("a process in new namespaces cannot be made: {errno}"),
+    };
+    Outcome::Missing(sentence)
+}
+
+fn birth_of_nothing() -> Result<Option<Errno>, Errno> {
+    let (read, report) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+    let steps = [Step::NewCgroupNamespace, Step::LoopbackUp];
+    let birth = Birth { namespaces: Namespaces::Own, cgroup: None, steps: &steps, report: report.as_fd() };
+    let child = birth.start()?;
+    child.pidfd.reap()?;
+    drop(report);
+    let mut record = [0; REPORT_BYTES];
+    let count = rustix::io::read(&read, &mut record)?;
+    let has_failed = count == REPORT_BYTES && record[0] == REPORT_FAILED;
+    Ok(has_failed.then(|| Errno::from_raw_os_error(i32::from(u16::from_le_bytes([record[2], record[3]])))))
+}
+
+fn mounts() -> Outcome {
+    let size = 64 * 1024;
+    let made = Tmpfs::new(size, 16, c"0755", 0, MountAttrFlags::empty())
+        .and_then(|tmpfs| set_attributes(&tmpfs.mount, MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::One));
+    match made {
+        Ok(()) => Outcome::Ok("detached mounts with attributes".to_owned()),
+        Err(Errno::NOSYS) => Outcome::Missing(
+            "fsopen or mount_setattr is refused: needs kernel 5.12, and a seccomp profile that allows them"
+                .to_owned(),
+        ),
+        Err(errno) => Outcome::Missing(format!("a tmpfs cannot be made: {errno}; needs CAP_SYS_ADMIN")),
+    }
+}
+
+fn pidfd() -> Outcome {
+    match PidFd::of_self() {
+        Ok(_) => Outcome::Ok("processes by descriptor".to_owned()),
+        Err(errno) => Outcome::Missing(format!("pidfd_open is refused: {errno}; needs kernel 5.3")),
+    }
+}
+
+fn seccomp() -> Outcome {
+    let actions = c"/proc/sys/kernel/seccomp/actions_avail";
+    match (function_filters(), has_file(actions)) {
+        (Ok(_), true) => Outcome::Ok("system call filters".to_owned()),
+        (Ok(_), false) => {
+            Outcome::Missing("the kernel has no seccomp filters (CONFIG_SECCOMP_FILTER)".to_owned())
+        }
+        (Err(error), _) => Outcome::Missing(error.to_string()),
+    }
+}
+
+fn has_file(path: &CStr) -> bool {
+    rustix::fs::stat(path).is_ok()
+}
+
+/// Makes a group and removes it again.
+fn cgroups() -> Outcome {
+    // The name has the form of ours, with an id that no run gets: nothing is lost if this process is killed here.
+    let top = format!("{CGROUP_PREFIX}probe-{}", rustix::process::getpid().as_raw_nonzero());
+    match try_cgroups(&top) {
+        Ok(text) => Outcome::Ok(text),
+        Err(error) => Outcome::Missing(match error.errno() {
+            Some(errno) => format!("{error}: {errno}"),
+            None => error.to_string(),
+        }),
+    }
+}
+
+fn try_cgroups(top: &str) -> Result<String, cgroup::CgroupError> {
+    let backend = cgroup::open(top)?;
+    let made = backend.create("probe").map(|group| group.birth.map(|dir: OwnedFd| dir));
+    backend.remove("probe")?;
+    backend.remove_top()?;
+    made?;
+    Ok(backend.describe())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_have_sentences_and_survive_json() {
+        let check = Check { name: "x".into(), outcome: Outcome::Missing("do this".into()) };
+        let json = serde_json::to_string(&check).unwrap();
+        assert_eq!(json, r#"{"name":"x","outcome":"missing","sentence":"do this"}"#);
+        assert_eq!(serde_json::from_str::<Check>(&json).unwrap(), check);
+    }
+}

@@ -1,0 +1,270 @@
+//! What the engine asks: claims, kills, placement, descriptions.
+//!
+//! Owns: the way of a claim through bounds, ledger and lists. Must not know: how a container is made or given code.
+
+use faaster_limits::CLAIM_WAIT_MAX;
+use faaster_protocol::funclet::{
+    Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
+};
+use rustix::io::Errno;
+
+use crate::channel::{ChannelId, Incoming, Sent};
+use crate::claims::{self, Waiting, WaitingId, WaitsFor};
+use crate::funclet::{Funclet, FuncletError, Timer};
+use crate::ledger::Answer;
+use crate::notice::notice;
+use crate::pool;
+use crate::slots::Ending;
+use crate::timers::Nanos;
+
+/// Requests taken from one channel before the others have their turn.
+const REQUESTS_PER_TURN_MAX: usize = 32;
+
+impl Funclet {
+    pub(crate) fn on_channel(&mut self, channel: ChannelId) -> Result<(), FuncletError> {
+        let flushed = self.channels.flush(channel);
+        self.after_send(channel, flushed);
+        for _ in 0..REQUESTS_PER_TURN_MAX {
+            match self.channels.receive(channel) {
+                Incoming::Request(request) => self.on_request(channel, request)?,
+                Incoming::Nothing => break,
+                Incoming::Closed => {
+                    self.lose_channel(channel);
+                    break;
+                }
+                Incoming::Broken(error) => {
+                    notice(&self.config, &format!("an engine channel is closed: {error}"));
+                    self.lose_channel(channel);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_request(&mut self, channel: ChannelId, request: Request) -> Result<(), FuncletError> {
+        match request {
+            Request::Claim(claim) => return self.on_claim(channel, claim),
+            Request::CancelClaim { ticket } => {
+                if let Some((waiting, what)) = self.waiting.take_ticket(channel, ticket) {
+                    self.forget_waiting(&waiting, what);
+                    self.refuse(&waiting, Refusal::Cancelled, None);
+                }
+            }
+            Request::Kill { slot, generation } => {
+                if self.slots.live(slot, generation).is_some_and(|container| container.lease.is_some()) {
+                    self.end(slot, generation, Ending::Wanted);
+                }
+            }
+            Request::Place { slot, generation, placement } => self.place(slot, generation, placement),
+            Request::Describe => self.describe(channel),
+        }
+        Ok(())
+    }
+
+    fn on_claim(&mut self, channel: ChannelId, claim: Claim) -> Result<(), FuncletError> {
+        let now = Nanos::now();
+        self.counters.claims += 1;
+        self.waiting_sequence += 1;
+        let id = WaitingId(self.waiting_sequence);
+        let waiting = Waiting { channel, claim, arrived: now, id, timer: None };
+        if !claims::is_within_bounds(&claim, self.config.runtimes.len(), &self.config.all_cores) {
+            self.refuse(&waiting, Refusal::Invalid, None);
+        } else if !self.rate.admit(now) {
+            self.refuse(&waiting, Refusal::Rate, None);
+        } else if claim.deadline_ns <= now.0 {
+            self.refuse(&waiting, Refusal::Deadline, None);
+        } else {
+            match self.ledger.mark(claims::memory_bytes(&claim)) {
+                Answer::Never => self.refuse(&waiting, Refusal::Memory, None),
+                Answer::Marked => self.seek_container(waiting)?,
+                Answer::Short => self.wait_for_memory(waiting),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_memory(&mut self, mut waiting: Waiting) {
+        if self.waiting.is_full() {
+            self.refuse(&waiting, Refusal::Memory, None);
+            return;
+        }
+        waiting.timer = Some(self.claim_timer(&waiting));
+        self.waiting.push_for_memory(waiting);
+        self.announce_shortage();
+    }
+
+    fn announce_shortage(&mut self) {
+        let event = Event::Shortage { memory_mb: self.waiting.memory_wanted_mb() };
+        for channel in self.channels.ids() {
+            let sent = self.channels.send(channel, &event, Vec::new());
+            self.after_send(channel, sent);
+        }
+    }
+
+    fn claim_timer(&mut self, waiting: &Waiting) -> crate::timers::TimerId {
+        let deadline = Nanos(waiting.claim.deadline_ns).min(waiting.arrived.after(CLAIM_WAIT_MAX));
+        self.timers.add(deadline, Timer::Claim(waiting.id))
+    }
+
+    /// The claim's memory is marked: gives it a cold container, or lets it wait for one that is being made.
+    pub(crate) fn seek_container(&mut self, mut waiting: Waiting) -> Result<(), FuncletError> {
+        let runtime = usize::from(waiting.claim.runtime.0);
+        if self.waiting.count_for_container(runtime) == 0
+            && let Some((id, generation)) = self.pools[runtime].peek()
+        {
+            return self.serve_claim(waiting, id, generation, ClaimSource::Pool);
+        }
+        let refusal = if self.waiting.is_full() {
+            Some(Refusal::Slots)
+        } else if self.pools[runtime].backoff.failures() > 1 {
+            // It has failed more than once in a row; a claim is not worth waiting for the next try.
+            Some(Refusal::Boot)
+        } else if !self.can_make_room(runtime) {
+            Some(Refusal::Slots)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.forget_waiting(&waiting, WaitsFor::Container);
+            self.refuse(&waiting, refusal, None);
+            return Ok(());
+        }
+        if waiting.timer.is_none() {
+            waiting.timer = Some(self.claim_timer(&waiting));
+        }
+        self.waiting.push_for_container(waiting);
+        Ok(())
+    }
+
+    /// Whether a container for one more claim of this runtime can come into being; ends a cold one of another runtime
+    /// where that is what it takes.
+    fn can_make_room(&mut self, runtime: usize) -> bool {
+        let pool = &self.pools[runtime];
+        let in_the_making =
+            pool.creating_count() + self.slots.free_count() + self.slots.all_removing().count();
+        if in_the_making > self.waiting.count_for_container(runtime) {
+            return true;
+        }
+        match pool::to_evict(&self.pools, runtime) {
+            Some((id, generation)) => {
+                self.end(id, generation, Ending::Evicted);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Hands a cold container to a claim; a claim that fails is refused here.
+    pub(crate) fn serve_claim(
+        &mut self,
+        waiting: Waiting,
+        id: SlotId,
+        generation: Generation,
+        source: ClaimSource,
+    ) -> Result<(), FuncletError> {
+        if let Some(timer) = waiting.timer {
+            self.timers.cancel(timer);
+        }
+        match self.attach(&waiting, id, generation, source)? {
+            Ok(()) => self.ledger.settle(claims::memory_bytes(&waiting.claim)),
+            Err((refusal, errno)) => {
+                self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+                self.refuse(&waiting, refusal, errno);
+                self.memory_returned = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory has come back: serves claims in order, as far as it goes.
+    pub(crate) fn serve_waiting_for_memory(&mut self) -> Result<(), FuncletError> {
+        self.memory_returned = false;
+        while let Some(first) = self.waiting.first_for_memory() {
+            if self.ledger.mark(claims::memory_bytes(&first.claim)) != Answer::Marked {
+                break;
+            }
+            let waiting = self.waiting.pop_for_memory().expect("the first is there");
+            self.seek_container(waiting)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back what a claim that waited had been promised.
+    pub(crate) fn forget_waiting(&mut self, waiting: &Waiting, what: WaitsFor) {
+        if let Some(timer) = waiting.timer {
+            self.timers.cancel(timer);
+        }
+        if what == WaitsFor::Container {
+            self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+            self.memory_returned = true;
+        }
+    }
+
+    pub(crate) fn on_claim_deadline(&mut self, id: WaitingId) {
+        if let Some((waiting, what)) = self.waiting.take(|waiting| waiting.id == id) {
+            self.forget_waiting(&waiting, what);
+            let refusal = match what {
+                WaitsFor::Memory => Refusal::Memory,
+                WaitsFor::Container => Refusal::Deadline,
+            };
+            self.refuse(&waiting, refusal, None);
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, waiting: &Waiting, refusal: Refusal, errno: Option<Errno>) {
+        self.counters.refused += 1;
+        let errno = errno.and_then(|errno| u16::try_from(errno.raw_os_error()).ok()).unwrap_or(0);
+        let event = Event::Refused { ticket: waiting.claim.ticket, refusal, errno };
+        let sent = self.channels.send(waiting.channel, &event, Vec::new());
+        self.after_send(waiting.channel, sent);
+    }
+
+    fn describe(&mut self, channel: ChannelId) {
+        let mut events: Vec<Event> = self
+            .slots
+            .all_live()
+            .map(|(slot, generation, container)| {
+                let usage = self.cgroups.usage(&container.group);
+                let lease = container.lease;
+                Event::Slot(SlotInfo {
+                    slot,
+                    generation,
+                    state: container.state.on_wire(),
+                    runtime: RuntimeIndex(u16::try_from(container.runtime).unwrap_or(u16::MAX)),
+                    function_tag: lease.map_or(0, |lease| lease.claim.function_tag),
+                    account_tag: lease.map_or(0, |lease| lease.claim.account_tag),
+                    pid: container.pid.get().unsigned_abs(),
+                    memory_mb: lease.map_or(0, |lease| lease.claim.memory_mb),
+                    memory_used_bytes: usage.memory_bytes,
+                    cpu_used_us: usage.cpu_us,
+                    created_ns: container.created.0,
+                    claimed_ns: lease.map_or(0, |lease| lease.since.0),
+                })
+            })
+            .collect();
+        events.push(Event::Node(self.node_info()));
+        for event in events {
+            match self.channels.send(channel, &event, Vec::new()) {
+                Sent::Lost => return self.lose_channel(channel),
+                sent => self.after_send(channel, sent),
+            }
+        }
+    }
+
+    fn node_info(&self) -> NodeInfo {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        NodeInfo {
+            memory_capacity_bytes: self.config.memory_bytes,
+            memory_allocatable_bytes: self.ledger.allocatable(),
+            memory_used_bytes: self.ledger.used(),
+            memory_marked_bytes: self.ledger.marked(),
+            slots_total: count(self.slots.len()),
+            slots_cold: count(self.pools.iter().map(pool::Pool::cold_count).sum()),
+            slots_claimed: count(self.slots.all_live().filter(|(_, _, c)| c.lease.is_some()).count()),
+            slots_quarantined: count(self.slots.quarantined_count()),
+            claims_total: self.counters.claims,
+            claims_refused_total: self.counters.refused,
+        }
+    }
+}
