@@ -3,7 +3,7 @@
 //! Owns: the shape of every answer that the data plane gives: results, errors of functions, refusals, log tails.
 //! Must not know: how the call ran.
 
-use faaster_http::{DateCache, Persistence, Status, Version, response};
+use faaster_http::{Persistence, Status, Version, response};
 use faaster_protocol::easyfaas::errors;
 use faaster_protocol::easyfaas::headers::{JSON, TEXT};
 use faaster_protocol::easyfaas::tail::{LogTail, Usage, append_base64, append_exec_time, append_log_body};
@@ -40,6 +40,8 @@ pub(crate) enum Refused {
     CodeMissing,
     /// The function was deleted while the call waited.
     Removed,
+    /// Its client left before it began.
+    Abandoned,
 }
 
 impl<R: Ring> Shard<R> {
@@ -95,9 +97,11 @@ impl<R: Ring> Shard<R> {
         let seat = Seat { connection, sequence };
         let request_id = &call.request_id;
         match (outcome, call.style) {
+            (Outcome::Refused(Refused::Abandoned), _) => self.drop_connection(connection),
+            (Outcome::Success, Style::Event) => self.answer_created(seat),
+            (_, Style::Event) => self.answer_event_refused(seat, call.request_id),
             (Outcome::Refused(refused), style) => self.respond_refused(seat, call, refused, style),
             (_, Style::Trigger) => self.respond_trigger(seat, request_id, outcome, body, run_ns),
-            (_, Style::Event) => {}
             (_, Style::InvokeLogToBody) => {
                 let error = if outcome == Outcome::FunctionError { "Unhandled" } else { "" };
                 let mut wrapped = Vec::with_capacity(body.as_slice().len() + log.len() + 64);
@@ -123,7 +127,7 @@ impl<R: Ring> Shard<R> {
         // The template is moved out for the time of the borrow; it is put back below.
         let template = self.template.take();
         let common = template.as_ref().expect("only ever taken inside this function");
-        self.put(seat, body, |out, length| {
+        self.put_dated(seat, body, |out, length| {
             common.append_ok_open(out, length);
             call_headers(out, request_id, run_ns);
             if outcome == Outcome::FunctionError {
@@ -143,7 +147,7 @@ impl<R: Ring> Shard<R> {
         let deployed = self.functions.try_get(call.function).map(|function| function.deployed.clone());
         let key = deployed.as_ref().map_or("", |deployed| &deployed.key);
         let status = match refused {
-            Refused::Busy => errors::append_no_capacity(&mut text),
+            Refused::Busy | Refused::Abandoned => errors::append_no_capacity(&mut text),
             Refused::Removed => errors::append_not_found(&mut text, key.as_bytes()),
             Refused::CodeMissing => {
                 errors::append_internal(&mut text, "the function's code is not on this node")
@@ -241,6 +245,16 @@ impl<R: Ring> Shard<R> {
     /// Puts an answer in its place: straight into the outbox if it is its turn. `head` writes the status line and all
     /// headers but Date, Server and Connection; it is told the length of the body.
     pub(crate) fn put(&mut self, seat: Seat, body: Payload<'_>, head: impl FnOnce(&mut Vec<u8>, u64)) {
+        let date = self.date;
+        self.put_dated(seat, body, |out, length| {
+            head(out, length);
+            response::server(out);
+            response::date(out, &date);
+        });
+    }
+
+    /// Like [`Self::put`], where `head` writes Date and Server too.
+    fn put_dated(&mut self, seat: Seat, body: Payload<'_>, head: impl FnOnce(&mut Vec<u8>, u64)) {
         let draining = self.draining.is_some();
         let Some(connection) = self.connections.get_mut(seat.connection) else { return };
         let turn = connection.is_turn(seat.sequence);
@@ -250,10 +264,8 @@ impl<R: Ring> Shard<R> {
         let after = if draining { Persistence::Close } else { slot.persistence };
         let mut aside = Vec::new();
         let out = if turn { connection.outbox.staging() } else { &mut aside };
-        let at = out.len();
         head(out, body.as_slice().len() as u64);
-        let templated = out[at..].starts_with(b"HTTP/1.1 200 OK\r\nServer");
-        finish_head(out, version, after, if templated { None } else { Some(&self.date) });
+        finish_head(out, version, after);
         let body = if mode == AnswerBody::Omitted { Payload::Borrowed(&b""[..]) } else { body };
         if turn {
             match body {
@@ -261,7 +273,9 @@ impl<R: Ring> Shard<R> {
                 Payload::Owned(bytes) => connection.outbox.push_owned(bytes),
             }
             connection.front_answered(after);
-            let held_back = connection.receive.is_none() && !connection.closing;
+            // Held back for its depth, or with a request that had to wait for this answer.
+            let held_back =
+                (connection.receive.is_none() || !connection.input.is_empty()) && !connection.closing;
             self.mark_connection(seat.connection);
             if held_back {
                 self.resume_later(seat.connection);
@@ -293,11 +307,7 @@ fn call_headers(out: &mut Vec<u8>, request_id: &RequestId, run_ns: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn finish_head(out: &mut Vec<u8>, version: Version, after: Persistence, date: Option<&DateCache>) {
-    if let Some(date) = date {
-        response::server(out);
-        response::date(out, date);
-    }
+fn finish_head(out: &mut Vec<u8>, version: Version, after: Persistence) {
     match (after, version) {
         (Persistence::Close, _) => response::connection_close(out),
         (Persistence::KeepAlive, Version::Http10) => response::connection_keep_alive(out),

@@ -19,7 +19,7 @@ use crate::api::{InstancePlacement, Notice};
 use crate::event::Source;
 use crate::functions::key_hash;
 use crate::ingress::ns;
-use crate::instance::{Cause, Ended, Instance, State};
+use crate::instance::{Cause, Ended, Ending, Instance, State};
 use crate::shard::Shard;
 use crate::slab::Id;
 use crate::timer::Owner;
@@ -303,6 +303,7 @@ impl<R: Ring> Shard<R> {
         if matches!(instance.state(), State::Draining | State::Gone) {
             return;
         }
+        instance.ending = Ending::Retired;
         instance.go(Cause::Drain);
         let (index, empty) = (instance.function, instance.in_flight.is_empty());
         self.functions.get_mut(index).not_ready(id);

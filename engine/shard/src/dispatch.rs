@@ -8,7 +8,8 @@ use faaster_protocol::frame::{FLAG_MORE, FrameType, HEADER_BYTES, Header, append
 use faaster_sys::ring::Ring;
 
 use crate::answer::{Outcome, Refused};
-use crate::call::{Call, Place, Tail};
+use crate::call::{Call, Origin, Place, Style, Tail};
+use crate::errand::{Leaving, Packet};
 use crate::functions::{Function, Presence};
 use crate::ingress::Payload;
 use crate::instance::{Cause, Instance, State};
@@ -18,13 +19,17 @@ use crate::timer::Owner;
 
 /// A queue is looked at this often at least, while something waits in it.
 const QUEUE_CHECK_NS_MIN: u64 = 1_000_000;
+/// An event that no instance took in this time is dropped and counted: as long as the longest call may run.
+const EVENT_PATIENCE_NS: u64 = faaster_limits::TIMEOUT_SECS_MAX as u64 * 1_000_000_000;
 
 impl<R: Ring> Shard<R> {
     /// Runs a call that was admitted on its home shard, or lets it wait.
     pub(crate) fn run_or_queue(&mut self, mut call: Call, event: Payload<'_>) -> Id<Call> {
         let function = self.functions.get(call.function);
         let timeout_ns = function.deployed.timeout_ms * 1_000_000;
-        call.deadline_ns = self.now_ns + timeout_ns;
+        // Nobody waits for an event; it may wait itself until something runs it.
+        let patience_ns = if call.style == Style::Event { EVENT_PATIENCE_NS } else { timeout_ns };
+        call.deadline_ns = self.now_ns + patience_ns;
         let free = if function.queue.is_empty() { function.most_recent() } else { None };
         if let Some(instance) = free
             && event.as_slice().len() <= FRAME_EVENT_BYTES_MAX
@@ -194,20 +199,21 @@ impl<R: Ring> Shard<R> {
         if !function.alarm.fired(fired_ns) {
             return;
         }
-        loop {
-            let function = self.functions.get_mut(index);
-            let Some(front) = function.queue.front().copied() else { return };
-            let expired = self.calls.get(front).is_none_or(|call| call.deadline_ns <= self.now_ns);
-            if !expired {
-                break;
-            }
-            self.functions.get_mut(index).queue.pop_front();
-            let never_ran = self.functions.get(index).ready.is_empty() && self.serving(index) == 0;
-            let refused = if never_ran { Refused::NotReady } else { Refused::Busy };
+        let due = |id: &Id<Call>| self.calls.get(*id).is_none_or(|call| call.deadline_ns <= self.now_ns);
+        let expired: Vec<_> = self.functions.get(index).queue.iter().copied().filter(due).collect();
+        let refused = if self.has_ready_instance(index) { Refused::Busy } else { Refused::NotReady };
+        for id in expired {
+            self.functions.get_mut(index).queue.retain(|queued| *queued != id);
             self.counters.invocations_throttled_total += 1;
-            self.answer(front, Outcome::Refused(refused), Payload::Borrowed(b""));
+            self.answer(id, Outcome::Refused(refused), Payload::Borrowed(b""));
         }
         self.consider_starting(index);
+    }
+
+    /// Whether any instance of the function ever came up.
+    fn has_ready_instance(&self, index: u32) -> bool {
+        let instances = &self.functions.get(index).instances;
+        instances.iter().any(|id| self.instances.get(*id).is_some_and(|instance| instance.ready_ns != 0))
     }
 
     /// Answers everything that waits for a function with the same words.
@@ -226,8 +232,21 @@ impl<R: Ring> Shard<R> {
             && matches!(call.place, Place::Running(_))
         {
             // It runs to its end; the answer is dropped.
-            call.origin = crate::call::Origin::Nobody;
+            call.origin = Origin::Nobody;
             self.counters.invocations_abandoned_total += 1;
+        }
+    }
+
+    /// Whether a call waits in a queue of this shard.
+    pub(crate) fn waits(&self, id: Id<Call>) -> bool {
+        self.calls.get(id).is_some_and(|call| call.place == Place::Queued)
+    }
+
+    /// Lets the home shard know that the client of a forwarded call closed its sending side.
+    pub(crate) fn tell_half_closed(&mut self, id: Id<Call>) {
+        if let Some(Call { place: Place::Forwarded(home), .. }) = self.calls.get(id) {
+            let home = *home;
+            self.send_packet(home, Packet::Abandon { call: id.to_bits(), leaving: Leaving::Half });
         }
     }
 
@@ -245,10 +264,7 @@ impl<R: Ring> Shard<R> {
             }
             Place::Forwarded(home) => {
                 // The answer that still comes finds no call and is dropped.
-                let packet = crate::errand::Packet::Abandon { call: id.to_bits() };
-                if self.mailbox.send(home, packet).is_err() {
-                    self.counters.mailbox_full_total += 1;
-                }
+                self.send_packet(home, Packet::Abandon { call: id.to_bits(), leaving: Leaving::Gone });
                 self.forget(id);
                 true
             }
@@ -260,7 +276,7 @@ impl<R: Ring> Shard<R> {
         let mut call = self.calls.remove(id)?;
         let held = std::mem::take(&mut call.held_bytes);
         self.unhold(held);
-        if matches!(call.origin, crate::call::Origin::Nobody) && call.style == crate::call::Style::Event {
+        if matches!(call.origin, Origin::Nobody) && call.style == Style::Event {
             self.async_queued -= 1;
         }
         Some(call)

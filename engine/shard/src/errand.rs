@@ -25,13 +25,23 @@ pub struct Errand {
     pub(crate) log: Vec<u8>,
 }
 
+/// How a client leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It closed its sending side: what waits is not begun, what runs is still answered.
+    Half,
+    /// It is gone, and the call's id with it.
+    Gone,
+}
+
 /// What shards say to each other.
 #[derive(Debug)]
 pub enum Packet {
     Invoke(Box<Errand>),
     Answer(Box<Errand>),
-    /// The client of this call (its id on the sending shard) went away.
+    /// The client of this call (its id on the sending shard) is leaving.
     Abandon {
         call: u64,
+        leaving: Leaving,
     },
 }

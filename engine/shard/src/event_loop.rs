@@ -207,6 +207,7 @@ impl<R: Ring> Shard<R> {
 
     /// Asks again for what lacked a buffer, and reads connections that were held back.
     fn go_on(&mut self) {
+        self.pay_grants();
         for id in std::mem::take(&mut self.starved_connections) {
             self.resume(id);
         }
@@ -259,7 +260,7 @@ impl<R: Ring> Shard<R> {
             if let Some(Parcel { buffer, from }) = connection.outbox.next() {
                 self.ring.send(connection.sock, buffer, from, Source::ClientSend.of(id));
             } else if !connection.outbox.is_sending() {
-                if connection.closing {
+                if connection.closing || connection.ended && connection.unanswered() == 0 {
                     self.finish_closing(id);
                 } else if connection.receive.is_none() {
                     self.resume_later(id);

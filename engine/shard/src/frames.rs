@@ -13,7 +13,7 @@ use crate::answer::{Outcome, Refused};
 use crate::call::{Call, Tail};
 use crate::event::Source;
 use crate::ingress::Payload;
-use crate::instance::{Cause, Ended, Instance, State};
+use crate::instance::{Cause, Ended, Ending, Instance, State};
 use crate::shard::Shard;
 use crate::slab::Id;
 
@@ -98,12 +98,15 @@ impl<R: Ring> Shard<R> {
 
     /// The runtime broke the protocol: the instance ends, its neighbours never notice.
     fn break_off(&mut self, id: Id<Instance>) {
-        self.retire_now(id);
+        self.retire_now(id, Ending::Broken);
         self.kill(id);
     }
 
-    fn retire_now(&mut self, id: Id<Instance>) {
+    fn retire_now(&mut self, id: Id<Instance>, ending: Ending) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        if instance.ending == Ending::NotYet || instance.ending == Ending::Retired {
+            instance.ending = ending;
+        }
         if !matches!(instance.state(), State::Draining | State::Gone) {
             instance.go(Cause::Drain);
             let index = instance.function;
@@ -156,7 +159,7 @@ impl<R: Ring> Shard<R> {
         let Some(instance) = self.instances.get(id) else { return };
         let (index, loading) = (instance.function, instance.state() == State::Loading);
         self.collect_log(id);
-        self.retire_now(id);
+        self.retire_now(id, Ending::LoadFailed);
         self.kill(id);
         let function = self.functions.get(index);
         if loading && function.ready.is_empty() {
@@ -194,7 +197,7 @@ impl<R: Ring> Shard<R> {
         }
         if header.has_more() {
             call.result.extend_from_slice(body);
-            self.grant(id, call_id, header.body_bytes);
+            self.grant_if_room(id, call_id, header.body_bytes);
             return Ok(());
         }
         let took_ns = self.now_ns.saturating_sub(call.started_ns);
@@ -256,7 +259,31 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// Lets the runtime send more of a large result, while the shard has room to hold it.
+    /// A part of a large result is held: lets the runtime send more, now or once the shard has room again.
+    fn grant_if_room(&mut self, id: Id<Instance>, call_id: Id<Call>, bytes: u32) {
+        if self.hold(bytes as usize) {
+            let call = self.calls.get_mut(call_id).expect("the caller holds it");
+            call.held_bytes += bytes as usize;
+            self.grant(id, call_id, bytes);
+        } else {
+            self.owed_grants.push_back((id, call_id, bytes));
+        }
+    }
+
+    /// Grants what had to wait for room.
+    pub(crate) fn pay_grants(&mut self) {
+        while let Some((id, call_id, bytes)) = self.owed_grants.front().copied() {
+            if self.calls.get(call_id).is_some() && !self.hold(bytes as usize) {
+                return;
+            }
+            self.owed_grants.pop_front();
+            if let Some(call) = self.calls.get_mut(call_id) {
+                call.held_bytes += bytes as usize;
+                self.grant(id, call_id, bytes);
+            }
+        }
+    }
+
     fn grant(&mut self, id: Id<Instance>, call: Id<Call>, bytes: u32) {
         let mut header = Header::new(FrameType::Window, call.to_bits());
         header.credit_bytes = bytes;
@@ -270,7 +297,7 @@ impl<R: Ring> Shard<R> {
     pub(crate) fn dismiss(&mut self, id: Id<Instance>) {
         let kill_at_ns = self.now_ns + DISMISS_NS;
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if instance.poisoned {
+        if instance.ending == Ending::TimedOut {
             self.kill(id);
             return;
         }
@@ -299,7 +326,7 @@ impl<R: Ring> Shard<R> {
         } else if instance.state() == State::Loading
             && now_ns >= instance.claimed_ns + crate::ingress::ns(faaster_limits::BOOT_TIMEOUT)
         {
-            self.retire_now(id);
+            self.retire_now(id, Ending::NotReady);
             self.kill(id);
             return;
         }
@@ -323,10 +350,7 @@ impl<R: Ring> Shard<R> {
         if expired.is_empty() {
             return;
         }
-        if let Some(instance) = self.instances.get_mut(id) {
-            instance.poisoned = true;
-        }
-        self.retire_now(id);
+        self.retire_now(id, Ending::TimedOut);
         if exclusive {
             // Killed first, answered when it is dead: no side effects after a time-out.
             self.kill(id);
@@ -379,7 +403,7 @@ impl<R: Ring> Shard<R> {
             self.bury(id);
             return;
         }
-        self.retire_now(id);
+        self.retire_now(id, Ending::NotYet);
         // A runtime that closes its channel is of no use; its exit, if it was one, is told by the funclet at once.
         self.expect_end(id);
     }
@@ -422,10 +446,11 @@ impl<R: Ring> Shard<R> {
                 self.answer(*call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
             }
         }
-        if instance.ready_ns == 0 && instance.poisoned {
-            self.fail_queue(index, Outcome::Refused(Refused::NotReady), b"");
-        } else if instance.ready_ns == 0 && self.functions.get(index).ready.is_empty() {
-            self.fail_loading(index, instance.end);
+        let alone = instance.ready_ns == 0 && self.functions.get(index).ready.is_empty();
+        match instance.ending {
+            Ending::NotReady if alone => self.fail_queue(index, Outcome::Refused(Refused::NotReady), b""),
+            Ending::NotYet | Ending::Broken if alone => self.fail_loading(index, instance.end),
+            _ => {}
         }
         self.functions.release_if_unused(index);
         if self.functions.try_get_mut(index).is_some() {

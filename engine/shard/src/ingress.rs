@@ -150,10 +150,13 @@ impl<R: Ring> Shard<R> {
             return;
         }
         let calls: Vec<_> = connection.calls().collect();
-        let all = connection.unanswered();
-        let taken_back = calls.into_iter().filter(|call| self.abandon_if_queued(*call)).count();
-        if taken_back == all {
+        if calls.iter().any(|call| self.waits(*call)) {
+            // One that has not begun will not; and no answer may follow a missing one.
             self.drop_connection(id);
+            return;
+        }
+        for call in calls {
+            self.tell_half_closed(call);
         }
     }
 
@@ -283,8 +286,9 @@ impl<R: Ring> Shard<R> {
             self.on_request(id, sequence, port, head, Payload::Borrowed(&rest[..length]));
             return Progress::Used(head.bytes + length);
         }
-        // An interim answer must not overtake those that are owed.
+        // An interim answer must not overtake those that are owed; the head is parsed again after them.
         if head.expectation == Expectation::Continue && connection.unanswered() > 0 {
+            connection.reading = Reading::Head(HeadProgress::new());
             return Progress::NeedMore;
         }
         let reader = match BodyReader::new(head.framing, limit as u64) {

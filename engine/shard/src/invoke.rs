@@ -24,7 +24,7 @@ use crate::answer::{Outcome, Refused};
 use crate::api::{ControlRequest, Notice, Port, ReplyTo, ShardId};
 use crate::call::{Call, Origin, Place, RequestId, Style, Tail};
 use crate::connection::Connection;
-use crate::errand::{Errand, Packet};
+use crate::errand::{Errand, Leaving, Packet};
 use crate::ingress::Payload;
 use crate::shard::Shard;
 use crate::slab::Id;
@@ -187,18 +187,43 @@ impl<R: Ring> Shard<R> {
             let status = errors::append(&mut text, ErrorCode::InvalidRequestContent, &cause, None);
             return self.answer_error(seat, status, Some(request_id), &text);
         }
-        if self.async_queued >= ASYNC_QUEUE_MAX || self.draining.is_some() {
-            self.counters.async_refused_total += 1;
-            let status = errors::append(&mut text, ErrorCode::TooManyRequests, "event queue is full", None);
-            return self.answer_error(seat, status, Some(request_id), &text);
+        let home = self.functions.get(index).home;
+        let event = Payload::Owned(event.into_vec());
+        self.counters.invocations_total += 1;
+        if home != self.id {
+            // The home shard says whether it keeps the event.
+            let origin = Origin::Client { connection: seat.connection, sequence: seat.sequence };
+            let call = self.new_call(origin, index, request_id, Style::Event, Tail::Unwanted, client_context);
+            let id = self.forward(call, home, event);
+            return self.seat(seat, id);
         }
-        self.async_queued += 1;
-        self.counters.async_accepted_total += 1;
         let call =
             self.new_call(Origin::Nobody, index, request_id, Style::Event, Tail::Unwanted, client_context);
-        let event = Payload::Owned(event.into_vec());
-        self.start(call, event);
-        self.answer_created(seat);
+        match self.keep_event(call, event) {
+            Outcome::Success => self.answer_created(seat),
+            _ => self.answer_event_refused(seat, request_id),
+        }
+    }
+
+    /// Takes an event that is at home here, if there is room: only what is kept is acknowledged.
+    fn keep_event(&mut self, call: Call, event: Payload<'_>) -> Outcome {
+        let full = self.async_queued >= ASYNC_QUEUE_MAX || self.draining.is_some();
+        if !full {
+            self.async_queued += 1;
+            let id = self.run_or_queue(call, event);
+            if self.calls.get(id).is_some() {
+                self.counters.async_accepted_total += 1;
+                return Outcome::Success;
+            }
+        }
+        self.counters.async_refused_total += 1;
+        Outcome::Refused(Refused::Busy)
+    }
+
+    pub(crate) fn answer_event_refused(&mut self, seat: Seat, request_id: RequestId) {
+        let mut text = Vec::new();
+        let status = errors::append(&mut text, ErrorCode::TooManyRequests, "event queue is full", None);
+        self.answer_error(seat, status, Some(request_id), &text);
     }
 
     fn on_trigger(
@@ -363,11 +388,19 @@ impl<R: Ring> Shard<R> {
         match packet {
             Packet::Invoke(errand) => self.on_errand(from, errand),
             Packet::Answer(errand) => self.on_errand_back(errand),
-            Packet::Abandon { call } => {
+            Packet::Abandon { call, leaving } => {
                 let waits = |other: &Call| matches!(other.origin, Origin::Remote { shard, call: id } if shard == from && id == call);
                 let found = self.calls.iter().find(|(_, other)| waits(other)).map(|(id, _)| id);
-                if let Some(id) = found {
-                    self.abandon(id);
+                let Some(id) = found else { return };
+                match leaving {
+                    Leaving::Gone => self.abandon(id),
+                    Leaving::Half if self.waits(id) => {
+                        let index = self.calls.get(id).expect("found above").function;
+                        self.functions.get_mut(index).queue.retain(|queued| *queued != id);
+                        self.counters.invocations_abandoned_total += 1;
+                        self.answer(id, Outcome::Refused(Refused::Abandoned), Payload::Borrowed(b""));
+                    }
+                    Leaving::Half => {}
                 }
             }
         }
@@ -392,14 +425,12 @@ impl<R: Ring> Shard<R> {
         call.arrived_ns = errand.arrived_ns;
         let event = std::mem::take(&mut errand.payload);
         if errand.style == Style::Event {
-            // Whether it is kept is this shard's matter now; the sender's count goes down with the box's return.
-            self.async_queued += 1;
-            errand.outcome = Outcome::Success;
+            errand.outcome = self.keep_event(call, Payload::Owned(event));
             self.send_packet(from, Packet::Answer(errand));
         } else {
             self.keep_errand(Packet::Invoke(errand));
+            self.run_or_queue(call, Payload::Owned(event));
         }
-        self.run_or_queue(call, Payload::Owned(event));
     }
 
     /// The answer to a call that was sent to its home.

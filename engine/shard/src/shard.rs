@@ -54,6 +54,8 @@ pub struct Shard<R: Ring> {
     pub(crate) errands: Vec<Box<Errand>>,
     /// Packets whose lane was full; they go first next turn.
     pub(crate) unsent: std::collections::VecDeque<(ShardId, Packet)>,
+    /// Grants of response credit that wait for room, in order.
+    pub(crate) owed_grants: std::collections::VecDeque<(Id<Instance>, Id<Call>, u32)>,
     pub(crate) held_bytes: usize,
     pub(crate) async_queued: usize,
     pub(crate) control_in_flight: usize,
@@ -123,6 +125,7 @@ impl<R: Ring> Shard<R> {
             resumable: Vec::new(),
             errands: Vec::new(),
             unsent: std::collections::VecDeque::new(),
+            owed_grants: std::collections::VecDeque::new(),
             held_bytes: 0,
             async_queued: 0,
             control_in_flight: 0,

@@ -44,8 +44,7 @@ pub(crate) struct Instance {
     /// While draining: when it is killed. After its end: when the other half of the news is no longer waited for.
     pub(crate) kill_at_ns: u64,
     pub(crate) kill_sent: bool,
-    /// A call of it timed out: it is killed when drained.
-    pub(crate) poisoned: bool,
+    pub(crate) ending: Ending,
     /// The channel came to its end.
     pub(crate) channel_ended: bool,
     /// What the funclet said of its end.
@@ -57,6 +56,23 @@ pub(crate) struct Instance {
     pub(crate) dirty: bool,
     /// A read of its log pipe is under way.
     pub(crate) log_reading: bool,
+}
+
+/// Why the shard ends an instance; decides what those who wait for the function hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It is not being ended by the shard.
+    NotYet,
+    /// Of no more use: idle, replaced, invalidated, removed.
+    Retired,
+    /// A call of it timed out: it is killed as soon as it is drained.
+    TimedOut,
+    /// It did not become ready in time.
+    NotReady,
+    /// Its handler could not be loaded; the callers know.
+    LoadFailed,
+    /// It broke the frame protocol.
+    Broken,
 }
 
 /// How its container ended.
@@ -99,7 +115,7 @@ impl Instance {
             failed_total: 0,
             kill_at_ns: 0,
             kill_sent: false,
-            poisoned: false,
+            ending: Ending::NotYet,
             channel_ended: false,
             end: None,
             alarm: Alarm::default(),
