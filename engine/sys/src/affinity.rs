@@ -11,7 +11,10 @@ use rustix::thread::CpuSet;
 /// sched_getaffinity(2)'s.
 pub fn allowed_cores() -> Result<Vec<u16>, Errno> {
     let set = rustix::thread::sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).filter_map(|core| u16::try_from(core).ok()).collect())
+    Ok((0..CpuSet::MAX_CPU)
+        .filter(|core| set.is_set(*core))
+        .filter_map(|core| u16::try_from(core).ok())
+        .collect())
 }
 
 /// Keeps the calling thread on one core.

@@ -1,12 +1,13 @@
 //! The safe front of io_uring: what a shard may ask of the kernel, and what it hears back.
 //!
-//! Owns: the [`Ring`] trait, behind which the real ring ([`Uring`]) stands.
+//! Owns: the [`Ring`] trait, behind which the real ring ([`Uring`]) and the simulated one ([`sim::Sim`]) stand.
 //! A ring owns every descriptor given to it and every byte the kernel may still write or read, so that no caller
 //! can free memory under an operation. Must not know: HTTP, frames, what a token stands for.
 
 mod buffers;
 mod inflight;
 mod probe;
+pub mod sim;
 mod uring;
 
 use std::ops::Deref;
@@ -109,14 +110,31 @@ pub enum Received {
 /// One thing that happened.
 #[derive(Debug)]
 pub enum Completion {
-    Accepted { token: Token, result: Result<Sock, Errno>, armed: Armed },
-    Received { token: Token, received: Received, armed: Armed },
+    Accepted {
+        token: Token,
+        result: Result<Sock, Errno>,
+        armed: Armed,
+    },
+    Received {
+        token: Token,
+        received: Received,
+        armed: Armed,
+    },
     /// `buffer` is the sender's again, whole; `result` is how many bytes from the given start went out.
-    Sent { token: Token, result: Result<usize, Errno>, buffer: Vec<u8> },
+    Sent {
+        token: Token,
+        result: Result<usize, Errno>,
+        buffer: Vec<u8>,
+    },
     /// `Ok(None)`: the peer closed its side.
-    Message { token: Token, result: Result<Option<Box<Message>>, Errno> },
+    Message {
+        token: Token,
+        result: Result<Option<Box<Message>>, Errno>,
+    },
     /// The doorbell rang.
-    Rung { token: Token },
+    Rung {
+        token: Token,
+    },
 }
 
 /// Why the loop cannot go on.

@@ -17,7 +17,9 @@ use rustix::time::ClockId;
 use super::buffers::{BufferGroup, GroupSize};
 use super::inflight::{Inflight, MessageMemory, Work};
 use super::probe::{self, Birth, RingFeatures, RingRefusal};
-use super::{Armed, Completion, GROUPS, Group, Lease, LeaseKind, Operation, Received, Ring, RingError, Sock, Token};
+use super::{
+    Armed, Completion, GROUPS, Group, Lease, LeaseKind, Operation, Received, Ring, RingError, Sock, Token,
+};
 
 /// Sizes of a ring.
 #[derive(Debug, Clone, Copy)]
@@ -78,8 +80,10 @@ impl Uring {
             BufferGroup::register(&ring, Group::Instance, config.instance_buffers).map_err(probe::explain)?,
         ];
         // A table that does not fit under RLIMIT_NOFILE is EMFILE: ordinary descriptors then.
-        features.direct_descriptors = ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
-        let mut restrictions: Vec<Restriction> = ALLOWED.iter().map(|code| Restriction::sqe_op(*code)).collect();
+        features.direct_descriptors =
+            ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
+        let mut restrictions: Vec<Restriction> =
+            ALLOWED.iter().map(|code| Restriction::sqe_op(*code)).collect();
         let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
         restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
         ring.submitter().register_restrictions(&mut restrictions).map_err(RingRefusal::Other)?;
@@ -127,8 +131,11 @@ impl Uring {
             return None;
         }
         let armed = if cqueue::more(flags) { Armed::Yes } else { Armed::No };
-        let outcome =
-            if result < 0 { Err(Errno::from_raw_os_error(-result)) } else { Ok(result.unsigned_abs() as usize) };
+        let outcome = if result < 0 {
+            Err(Errno::from_raw_os_error(-result))
+        } else {
+            Ok(result.unsigned_abs() as usize)
+        };
         if armed == Armed::Yes {
             let (token, work) = self.inflight.get_mut(user_data)?;
             let token = *token;
@@ -144,14 +151,11 @@ impl Uring {
         let (token, work) = self.inflight.remove(user_data)?;
         Some(match work {
             Work::Accept => self.accepted(token, outcome, armed),
-            Work::Receive(group) | Work::Read(group) => {
-                self.received(token, group, outcome, flags, armed)
-            }
+            Work::Receive(group) | Work::Read(group) => self.received(token, group, outcome, flags, armed),
             Work::Send(buffer) => Completion::Sent { token, result: outcome, buffer },
-            Work::Message(memory) => Completion::Message {
-                token,
-                result: outcome.and_then(|length| memory.into_message(length)),
-            },
+            Work::Message(memory) => {
+                Completion::Message { token, result: outcome.and_then(|length| memory.into_message(length)) }
+            }
             Work::Bell => Completion::Rung { token },
         })
     }
@@ -231,8 +235,7 @@ macro_rules! on_sock {
 impl Ring for Uring {
     fn accept(&mut self, listener: Sock, token: Token) {
         let direct = self.features.direct_descriptors;
-        let entry =
-            on_sock!(listener, |fd| opcode::AcceptMulti::new(fd).allocate_file_index(direct).build());
+        let entry = on_sock!(listener, |fd| opcode::AcceptMulti::new(fd).allocate_file_index(direct).build());
         self.start(token, Work::Accept, entry);
     }
 
@@ -272,7 +275,8 @@ impl Ring for Uring {
         let rest = &buffer[from..];
         let length = u32::try_from(rest.len()).expect("buffers are bounded far below 4 GiB");
         let start = rest.as_ptr();
-        let entry = on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(libc::MSG_NOSIGNAL).build());
+        let entry =
+            on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(libc::MSG_NOSIGNAL).build());
         self.start(token, Work::Send(buffer), entry);
     }
 
