@@ -66,8 +66,11 @@ impl Funclet {
             claim_us: u32::try_from(done.since(waiting.arrived).as_micros()).unwrap_or(u32::MAX),
             attach_us: u32::try_from(done.since(began).as_micros()).unwrap_or(u32::MAX),
         };
-        self.slots.live(id, generation).expect("still there").state.apply(Change::Handed);
-        let sent = self.channels.send(waiting.channel, &event, vec![unclaimed.channel, unclaimed.log]);
+        let container = self.slots.live(id, generation).expect("still there");
+        container.state.apply(Change::Handed);
+        let gauge = self.cgroups.peak_gauge(&container.group);
+        let descriptors = [unclaimed.channel, unclaimed.log].into_iter().chain(gauge).collect();
+        let sent = self.channels.send(waiting.channel, &event, descriptors);
         self.after_send(waiting.channel, sent);
         Ok(Ok(()))
     }

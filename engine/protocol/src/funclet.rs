@@ -193,7 +193,8 @@ pub struct NodeInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// The container runs and its runtime will take a `load` frame.
-    /// Descriptors: \[channel (AF_UNIX stream, docs/protocol.md), log pipe (standard output and error)\].
+    /// Descriptors: \[channel (AF_UNIX stream, docs/protocol.md), log pipe (standard output and error), and, where the
+    /// kernel has one, the cgroup file with the peak of its memory (read-only)\].
     Claimed {
         ticket: Ticket,
         slot: SlotId,
@@ -372,11 +373,6 @@ impl Request {
 }
 
 impl Event {
-    /// Descriptors that travel with this message.
-    pub fn descriptor_count(&self) -> usize {
-        if matches!(self, Self::Claimed { .. }) { 2 } else { 0 }
-    }
-
     pub fn encode(&self) -> [u8; MESSAGE_BYTES] {
         match self {
             Self::Claimed { ticket, slot, generation, pid, source, claim_us, attach_us } => {
@@ -412,7 +408,10 @@ impl Event {
                 let mut w = Writer::new(6);
                 w.u64(node.memory_capacity_bytes).u64(node.memory_allocatable_bytes);
                 w.u64(node.memory_used_bytes).u64(node.memory_marked_bytes);
-                w.u32(node.slots_total).u32(node.slots_cold).u32(node.slots_claimed).u32(node.slots_quarantined);
+                w.u32(node.slots_total)
+                    .u32(node.slots_cold)
+                    .u32(node.slots_claimed)
+                    .u32(node.slots_quarantined);
                 w.u64(node.claims_total).u64(node.claims_refused_total);
                 w.bytes
             }

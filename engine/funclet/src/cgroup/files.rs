@@ -70,6 +70,11 @@ impl Base {
         }
     }
 
+    /// A file to be read again and again by somebody else; none where the kernel has no such file.
+    pub(super) fn open_for_read(&self, path: &str) -> Option<OwnedFd> {
+        rustix::fs::openat(&self.dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+    }
+
     pub(super) fn open_for_write(&self, file: &'static str) -> Result<OwnedFd, CgroupError> {
         rustix::fs::openat(&self.dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|source| CgroupError::File { file, source })

@@ -126,6 +126,8 @@ pub(crate) trait Backend: fmt::Debug {
     /// # Errors
     /// EBUSY in [`CgroupError::Limit`] when more than the new limit is in use.
     fn write_limits(&self, files: &mut LimitFiles, limits: &Limits) -> Result<(), CgroupError>;
+    /// The file that tells the most memory a group has used, for the engine to read when a log tail wants it.
+    fn peak_gauge(&self, name: &str) -> Option<OwnedFd>;
     /// Thread ids of a group, as seen in our pid namespace.
     ///
     /// # Errors

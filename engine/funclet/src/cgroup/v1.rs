@@ -7,6 +7,7 @@
 use super::files::{Base, write_number};
 use super::mountinfo::own_v1_path;
 use super::{Backend, CgroupError, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Usage};
+use std::os::fd::OwnedFd;
 
 const MEMORY: &str = "memory.limit_in_bytes";
 const SWAP: &str = "memory.memsw.limit_in_bytes";
@@ -141,6 +142,10 @@ impl Backend for Hybrid {
             write_number(cpu, CPU, u64::from(limits.cpu_of_memory_mb).clamp(SHARES_MIN, SHARES_MAX))?;
         }
         write_number(&files.pids, PIDS, u64::from(limits.pids))
+    }
+
+    fn peak_gauge(&self, name: &str) -> Option<OwnedFd> {
+        self.hierarchies[self.memory].top.open_for_read(&format!("{name}/memory.max_usage_in_bytes"))
     }
 
     fn threads(&self, name: &str) -> Result<Vec<i32>, CgroupError> {

@@ -7,6 +7,7 @@
 //! group, whose processes then move into a leaf.
 
 use rustix::io::Errno;
+use std::os::fd::OwnedFd;
 
 use super::files::{Base, write_number};
 use super::mountinfo::own_v2_path;
@@ -168,6 +169,10 @@ impl Backend for Unified {
             write_number(cpu, CPU, weight_of(limits.cpu_of_memory_mb))?;
         }
         write_number(&files.pids, PIDS, u64::from(limits.pids))
+    }
+
+    fn peak_gauge(&self, name: &str) -> Option<OwnedFd> {
+        self.top.open_for_read(&format!("{name}/memory.peak"))
     }
 
     fn threads(&self, name: &str) -> Result<Vec<i32>, CgroupError> {
