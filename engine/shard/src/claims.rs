@@ -15,7 +15,7 @@ use faaster_sys::ring::{Group, Message, Ring, Sock};
 use rustix::io::Errno;
 
 use crate::answer::{Outcome, Refused};
-use crate::api::{InstancePlacement, Notice};
+use crate::api::Notice;
 use crate::event::Source;
 use crate::functions::key_hash;
 use crate::ingress::ns;
@@ -37,6 +37,7 @@ pub(crate) struct FuncletLink {
 pub(crate) struct Claiming {
     function: u32,
     funclet: u16,
+    placement: Placement,
     deployed: Arc<Deployed>,
 }
 
@@ -105,11 +106,9 @@ impl<R: Ring> Shard<R> {
         let sock = link.sock;
         let epoch = link.epoch;
         let funclet = u16::try_from(funclet).expect("at most FUNCLETS_MAX");
-        let id = self.claims.insert(Claiming { function: index, funclet, deployed: deployed.clone() });
-        let placement = match self.config.placement {
-            InstancePlacement::HomeCore => Placement::Core(self.core),
-            InstancePlacement::Free => Placement::Free,
-        };
+        let placement = self.first_placement(self.functions.get(index));
+        let claiming = Claiming { function: index, funclet, placement, deployed: deployed.clone() };
+        let id = self.claims.insert(claiming);
         let claim = Claim {
             ticket: Ticket(id.to_bits()),
             runtime: deployed.runtime,
@@ -147,9 +146,14 @@ impl<R: Ring> Shard<R> {
     }
 
     fn kill_slot(&mut self, funclet: u16, slot: SlotId, generation: Generation) {
+        self.ask_funclet(funclet, &Request::Kill { slot, generation });
+    }
+
+    /// Sends a request to a funclet; one that is gone has no containers left to ask about.
+    pub(crate) fn ask_funclet(&mut self, funclet: u16, request: &Request) {
         if let Some(link) = &self.funclets[usize::from(funclet)] {
             let (sock, epoch) = (link.sock, link.epoch);
-            self.tell(sock, funclet, epoch, &Request::Kill { slot, generation });
+            self.tell(sock, funclet, epoch, request);
         }
     }
 
@@ -227,7 +231,7 @@ impl<R: Ring> Shard<R> {
         let deployed = claiming.deployed;
         let frame = load_frame(&deployed);
         let mut instance =
-            Instance::new(index, deployed, funclet, slot, generation, channel, log, self.now_ns);
+            Instance::new(index, deployed, funclet, slot, generation, claiming.placement, channel, log, self.now_ns);
         instance.outbox.push_owned(frame);
         instance.gauge = descriptors.next();
         let id = self.instances.insert(instance);

@@ -207,6 +207,7 @@ impl<R: Ring> Shard<R> {
             self.counters.invocations_throttled_total += 1;
             self.answer(id, Outcome::Refused(refused), Payload::Borrowed(b""));
         }
+        self.spread_long_runners(index);
         self.consider_starting(index);
     }
 

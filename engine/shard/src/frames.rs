@@ -251,6 +251,7 @@ impl<R: Ring> Shard<R> {
         let (index, state) = (instance.function, instance.state());
         if took_ns > 0 {
             self.functions.get_mut(index).saw_service(took_ns);
+            self.place_by_service(id);
         }
         if state == State::Draining
             && self.instances.get(id).is_some_and(|instance| instance.in_flight.is_empty())

@@ -22,6 +22,7 @@ mod invoke;
 mod logs;
 pub mod mailbox;
 mod outbox;
+mod placement;
 mod prepared;
 mod random;
 mod shard;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use faaster_function::Deployed;
-use faaster_protocol::funclet::{End, Generation, SlotId};
+use faaster_protocol::funclet::{End, Generation, Placement, SlotId};
 use faaster_sys::ring::Sock;
 
 use crate::call::Call;
@@ -27,6 +27,7 @@ pub(crate) struct Instance {
     pub(crate) funclet: u16,
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
+    pub(crate) placement: Placement,
     pub(crate) channel: Sock,
     pub(crate) log: Sock,
     state: State,
@@ -91,6 +92,7 @@ impl Instance {
         funclet: u16,
         slot: SlotId,
         generation: Generation,
+        placement: Placement,
         channel: Sock,
         log: Sock,
         now_ns: u64,
@@ -101,6 +103,7 @@ impl Instance {
             funclet,
             slot,
             generation,
+            placement,
             channel,
             log,
             state: State::Loading,
