@@ -61,6 +61,8 @@ class Node:
         # Not below /tmp or /run, which may be mounted noexec.
         self.home = Path(home or tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
         self.owns_home = home is None
+        # The engine's user must reach its data.
+        self.home.chmod(0o755)
         self.data = self.home / "data"
         self.run = self.home / "run"
         self.arguments = [

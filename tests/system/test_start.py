@@ -15,6 +15,7 @@ from support.node import Node, clean_environment, program, run_command
 class StartTest(unittest.TestCase):
     def setUp(self):
         self.home = Path(tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
+        self.home.chmod(0o755)
         self.addCleanup(shutil.rmtree, self.home, ignore_errors=True)
         self.places = [f"--data={self.home}/data", f"--run={self.home}/run"]
 
@@ -119,7 +120,6 @@ class StartTest(unittest.TestCase):
 
     def readable_program(self):
         """A copy that nobody may run: the repository's folders may be closed to others."""
-        self.home.chmod(0o755)
         copy = self.home / "faaster"
         if not copy.exists():
             shutil.copy(program(), copy)

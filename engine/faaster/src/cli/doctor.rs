@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use super::error::CliError;
 use super::output::{Column, Format, print, print_json, table};
 use super::settings::{self, SettingsOnly};
+use crate::config::value::show_size;
 use crate::config::{Config, Machine};
 use crate::exit::Outcome;
 use crate::runtimes::{self, embedded};
 use crate::supervisor::{holder, requirements};
-use crate::{config::value::show_size, containers};
 
 /// Locked memory that rings and buffers of one shard are charged, bytes (measured on 6.18: 47 rings in 8 MiB).
 const MEMLOCK_PER_SHARD_BYTES: u64 = 256 * 1024;
@@ -48,21 +48,21 @@ impl Verdict {
 /// One examination.
 #[derive(Debug)]
 struct Finding {
-    what: &'static str,
+    what: String,
     verdict: Verdict,
     text: String,
 }
 
-fn good(what: &'static str, text: impl ToString) -> Finding {
-    Finding { what, verdict: Verdict::Good, text: text.to_string() }
+fn good(what: impl ToString, text: impl ToString) -> Finding {
+    Finding { what: what.to_string(), verdict: Verdict::Good, text: text.to_string() }
 }
 
-fn weak(what: &'static str, text: impl ToString) -> Finding {
-    Finding { what, verdict: Verdict::Weak, text: text.to_string() }
+fn weak(what: impl ToString, text: impl ToString) -> Finding {
+    Finding { what: what.to_string(), verdict: Verdict::Weak, text: text.to_string() }
 }
 
-fn missing(what: &'static str, text: impl ToString) -> Finding {
-    Finding { what, verdict: Verdict::Missing, text: text.to_string() }
+fn missing(what: impl ToString, text: impl ToString) -> Finding {
+    Finding { what: what.to_string(), verdict: Verdict::Missing, text: text.to_string() }
 }
 
 /// # Errors
@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: SettingsOnly, format: Format) -> Result<Outcome, Cl
         }
         Format::People => {
             let rows =
-                findings.iter().map(|f| vec![f.verdict.word().to_owned(), f.what.to_owned(), f.text.clone()]);
+                findings.iter().map(|f| vec![f.verdict.word().to_owned(), f.what.clone(), f.text.clone()]);
             let columns = [Column::Text("VERDICT"), Column::Text("WHAT"), Column::Text("FOUND")];
             print(&table(&columns, rows.collect()))?;
             print(if lacks {
@@ -94,9 +94,10 @@ pub(crate) fn run(arguments: SettingsOnly, format: Format) -> Result<Outcome, Cl
 }
 
 fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = vec![kernel(), machine(config), user(), capabilities()];
+    let mut findings = vec![kernel(), machine(config), user()];
     findings.extend(optional_capabilities());
-    findings.extend([ring(), locked_memory(config), open_files(), containers_finding()]);
+    findings.extend([ring(), locked_memory(config), open_files()]);
+    findings.extend(containers());
     findings.extend([data(config), init(config)]);
     findings.extend(languages(config));
     findings.extend([port("controller port", config.listen), port("registry port", config.registry_listen)]);
@@ -131,20 +132,12 @@ fn user() -> Finding {
     }
 }
 
-fn capabilities() -> Finding {
-    match requirements::capabilities() {
-        Ok(()) => good("capabilities", "all that containers need"),
-        Err(lack) => missing("capabilities", lack),
-    }
-}
-
 /// Capabilities that make the engine better; numbers of include/uapi/linux/capability.h.
 fn optional_capabilities() -> Vec<Finding> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = requirements::effective(&status).unwrap_or(0);
     [
         (14, "CAP_IPC_LOCK is missing: rings live with the limit of locked memory"),
-        (23, "CAP_SYS_NICE is missing: shards run at nice 0, so a busy machine adds to the slowest answers"),
         (24, "CAP_SYS_RESOURCE is missing: limits of open files and locked memory cannot be raised"),
     ]
     .into_iter()
@@ -203,11 +196,13 @@ fn open_files() -> Finding {
     }
 }
 
-fn containers_finding() -> Finding {
-    match containers::probe() {
-        Ok(offer) => good("containers", offer),
-        Err(error) => missing("containers", error),
-    }
+fn containers() -> Vec<Finding> {
+    let finding = |check: faaster_funclet::Check| match check.outcome {
+        faaster_funclet::Outcome::Ok(text) => good(check.name, text),
+        faaster_funclet::Outcome::Degraded(text) => weak(check.name, text),
+        faaster_funclet::Outcome::Missing(text) => missing(check.name, text),
+    };
+    faaster_funclet::probe().into_iter().map(finding).collect()
 }
 
 fn data(config: &Config) -> Finding {

@@ -20,7 +20,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::SettingFlags;
 use crate::exit::{self, Outcome};
-use crate::supervisor::serve::{Announcement, Keep, serve};
+use crate::supervisor::data::Keep;
+use crate::supervisor::serve::{Announcement, serve};
 use client::Target;
 use error::CliError;
 use output::Format;

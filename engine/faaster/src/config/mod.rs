@@ -13,21 +13,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use faaster_function::AccountId;
 use faaster_limits as limits;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use machine::Machine;
 pub(crate) use raw::{Origin, Problem, Raw, SettingFlags};
-
-/// Name of an engine on its machine: eight hex digits. Cgroups, directories and locks carry it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct InstanceName(pub String);
-
-impl fmt::Display for InstanceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// Where instances of functions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +53,9 @@ pub(crate) struct Config {
     pub registry_listen: SocketAddr,
     pub data: PathBuf,
     pub run: PathBuf,
-    pub instance: InstanceName,
     pub shards: u16,
     pub funclets: u16,
-    pub default_account: String,
+    pub default_account: AccountId,
     pub simple_auth: bool,
     pub http_trigger: bool,
     pub max_runtime_idle: Duration,
@@ -88,9 +78,9 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// The name that an engine with this data directory has, unless it is given another.
-    pub(crate) fn instance_of(data: &Path) -> InstanceName {
-        InstanceName(name_of(data))
+    /// Core that a shard is kept on; with more shards than cores they share.
+    pub(crate) fn core_of(&self, shard: usize) -> u16 {
+        self.cores[shard % self.cores.len()]
     }
 }
 
@@ -207,7 +197,6 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
     let config = Config {
         listen,
         registry_listen,
-        instance: r.one("instance", |text| instance(text, &data), InstanceName::to_string),
         data,
         run,
         shards: narrow(r.one(
@@ -216,7 +205,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
             u64::to_string,
         )),
         funclets: narrow(r.number("funclets", 1, limits::FUNCLETS_MAX as u64)),
-        default_account: r.one("default_account", account, String::clone),
+        default_account: r.one("default_account", account, |account| account.as_str().to_owned()),
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
@@ -289,34 +278,10 @@ fn absolute(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn instance(text: &str, data: &Path) -> Result<InstanceName, String> {
-    let name = if text == "auto" { name_of(data) } else { text.to_owned() };
-    let good = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-    if name.len() == 8 && name.bytes().all(good) {
-        Ok(InstanceName(name))
-    } else {
-        Err("must be auto or eight of 0-9 and a-f".to_owned())
-    }
-}
-
-/// Same directory, same name: so the next start finds what a killed engine left behind.
-fn name_of(data: &Path) -> String {
-    // FNV-1a, 32 bits: https://www.rfc-editor.org/rfc/rfc9923
-    let hash = data
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    format!("{hash:08x}")
-}
-
-fn account(text: &str) -> Result<String, String> {
-    let good = |c: char| c.is_ascii_graphic();
-    if !text.is_empty() && text.len() <= limits::ACCOUNT_ID_BYTES_MAX && text.chars().all(good) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("must be 1 to {} printable characters without spaces", limits::ACCOUNT_ID_BYTES_MAX))
-    }
+fn account(text: &str) -> Result<AccountId, String> {
+    AccountId::parse(text).map_err(|_| {
+        format!("must be 1 to {} printable characters without spaces", limits::ACCOUNT_ID_BYTES_MAX)
+    })
 }
 
 fn memory(text: &str, machine: &Machine) -> Result<u64, String> {

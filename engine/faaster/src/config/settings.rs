@@ -69,13 +69,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("registry_listen", "ADDRESS", "127.0.0.1:8002", One, "Address of the function registry"),
     row("data", "DIR", "/var/lib/faaster", One, "Where functions, code and logs are kept"),
     row("run", "DIR", "/run/faaster", One, "Where run-time files live; nothing in it outlasts the engine"),
-    row(
-        "instance",
-        "NAME",
-        "auto",
-        One,
-        "Name of this engine on its machine, eight hex digits; auto: made from the data directory",
-    ),
     row("shards", "COUNT", "auto", One, "Threads that serve requests; auto: one per core that may be used"),
     row("funclets", "COUNT", "1", One, "Processes that make containers"),
     row(

@@ -44,7 +44,6 @@ fn read(
 fn defaults_are_good_and_every_setting_is_read() {
     let (config, effective) = read(&[], &[], "").unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8001");
-    assert_eq!(config.instance.to_string().len(), 8);
     assert_eq!((config.shards, config.funclets), (2, 1));
     assert_eq!(config.memory_bytes, (8 << 30) / 100 * 80);
     let read: std::collections::BTreeSet<_> = effective.iter().map(|row| row.name).collect();
@@ -124,14 +123,6 @@ fn switches_and_lists_are_typed_in_several_ways() {
     let (config, _) = read(&[], &[], "runtimes = [\"/tmp\", \"/usr\"]\npool = { a = 1 }").unwrap();
     assert_eq!(config.runtimes, [PathBuf::from("/tmp"), PathBuf::from("/usr")]);
     assert_eq!(config.pool["a"], 1);
-}
-
-#[test]
-fn instance_names_follow_the_data_directory() {
-    let of = |data: &str| read(&["--data", data], &[], "").unwrap().0.instance.0;
-    assert_ne!(of("/srv/a"), of("/srv/b"));
-    assert_eq!(of("/srv/a"), of("/srv/a"));
-    assert!(read(&["--instance", "main"], &[], "").is_err());
 }
 
 #[test]

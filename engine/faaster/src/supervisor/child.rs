@@ -93,7 +93,7 @@ impl Child {
     /// What the child has said since it was last asked.
     pub(crate) fn heard(&self) -> Heard {
         match link::receive(self.link.as_fd()) {
-            Ok(Some((bytes, _))) if bytes == READY => Heard::Ready,
+            Ok(Some(record)) if record.bytes == READY => Heard::Ready,
             Ok(_) => Heard::Nothing,
             Err(_) => Heard::End,
         }

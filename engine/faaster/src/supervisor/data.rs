@@ -1,7 +1,7 @@
-//! The data directory: made and given to the engine's user, and where an engine keeps nothing, removed at its end.
+//! The data directory: locked, given to the engine's user, and where an engine keeps nothing, removed at its end.
 //!
-//! Owns: the directories, and the marker by which one is known that may be removed; without it nothing ever is.
-//! Must not know: what the engine stores in it.
+//! Owns: the directories, the lock by which one engine at a time uses them, and the marker by which one is known that
+//! may be removed; without it nothing ever is. Must not know: what the engine stores in it.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -9,7 +9,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, openat};
+use rustix::fs::{
+    FlockOperation, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, flock, fstat, major, minor, mkdirat, openat,
+};
 use rustix::io::Errno;
 
 const MARKER: &str = ".faaster-ephemeral";
@@ -17,6 +19,9 @@ const MARKER: &str = ".faaster-ephemeral";
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataError {
+    #[error("another engine{} uses the data directory {path}: stop it, or name another directory with --data",
+        .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    InUse { path: PathBuf, pid: Option<u32> },
     #[error(
         "the data directory {path} belongs to user {owner}, the engine runs as {uid}: name that user with --engine-uid, \
          or run `chown -R {uid} {path}`"
@@ -28,11 +33,19 @@ pub(crate) enum DataError {
     )]
     Closed { path: PathBuf, closed: PathBuf },
     #[error(
-        "{0} holds something that is not a leftover of faaster --ephemeral: name a directory that is empty or does not exist"
+        "{0} holds something that is not a leftover of faaster --ephemeral: name a directory that is empty or does not \
+         exist"
     )]
     Foreign(PathBuf),
     #[error("cannot use {path} for data: {source}")]
     Directory { path: PathBuf, source: io::Error },
+}
+
+/// Whether the data outlasts the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Data,
+    Nothing,
 }
 
 /// Where the packages of functions lie, below the data directory.
@@ -40,33 +53,71 @@ pub(crate) fn code_directory(data: &Path) -> PathBuf {
     data.join("code")
 }
 
-/// Makes the data directory and the one for code in it, both the engine's.
-///
-/// # Errors
-/// It is another user's, or out of the engine's reach, or the file system refused.
-pub(crate) fn give_to_engine(data: &Path, uid: u32, gid: u32) -> Result<(), DataError> {
-    let fail = |source: io::Error| DataError::Directory { path: data.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o755).create(data).map_err(fail)?;
-    let real = data.canonicalize().map_err(fail)?;
-    // The engine may have put a link where a directory was: links are not followed, and all is done by descriptor.
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = rustix::fs::open(&real, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
-    take_over(&top, data, Mode::RWXU, uid, gid)?;
-    let code = code_directory(data);
-    let fail_code = |errno: Errno| DataError::Directory { path: code.clone(), source: errno.into() };
-    match mkdirat(&top, "code", Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(fail_code(errno)),
+/// A data directory that no other engine uses until this is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    path: PathBuf,
+    top: OwnedFd,
+    keep: Keep,
+}
+
+impl DataDirectory {
+    /// Makes the directory if it is not there, and locks it. With [`Keep::Nothing`] it is empty then, and removed in
+    /// the end.
+    ///
+    /// # Errors
+    /// It is in use, somebody else's, or the file system refused.
+    pub(crate) fn lock(data: &Path, keep: Keep) -> Result<Self, DataError> {
+        let fail = |source: io::Error| DataError::Directory { path: data.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o755).create(data).map_err(fail)?;
+        let path = data.canonicalize().map_err(fail)?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let top = rustix::fs::open(&path, flags, Mode::empty()).map_err(|errno| fail(errno.into()))?;
+        let pid = || fstat(&top).ok().and_then(|stat| holder(&stat));
+        match flock(&top, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(DataError::InUse { path: data.to_owned(), pid: pid() }),
+            Err(errno) => return Err(fail(errno.into())),
+        }
+        if keep == Keep::Nothing {
+            empty(&path)?;
+        }
+        Ok(Self { path, top, keep })
     }
-    let inner = openat(&top, "code", flags, Mode::empty()).map_err(fail_code)?;
-    take_over(&inner, &code, Mode::from_raw_mode(0o755), uid, gid)?;
-    let closed = |folder: &&Path| {
-        let found = fs::metadata(folder);
-        found.is_ok_and(|found| found.uid() != uid && found.gid() != gid && found.mode() & 0o001 == 0)
-    };
-    match real.ancestors().skip(1).find(closed) {
-        Some(closed) => Err(DataError::Closed { path: data.to_owned(), closed: closed.to_owned() }),
-        None => Ok(()),
+
+    /// Gives the directory and the one for code in it to the engine's user.
+    ///
+    /// # Errors
+    /// It is another user's, or out of the engine's reach, or the file system refused.
+    pub(crate) fn give_to_engine(&self, uid: u32, gid: u32) -> Result<(), DataError> {
+        take_over(&self.top, &self.path, Mode::RWXU, uid, gid)?;
+        let code = code_directory(&self.path);
+        let fail = |errno: Errno| DataError::Directory { path: code.clone(), source: errno.into() };
+        match mkdirat(&self.top, "code", Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+        // The engine may have put a link where the directory was: it is not followed, and all is done by descriptor.
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let inner = openat(&self.top, "code", flags, Mode::empty()).map_err(fail)?;
+        take_over(&inner, &code, Mode::from_raw_mode(0o755), uid, gid)?;
+        let closed = |folder: &&Path| {
+            let found = fs::metadata(folder);
+            found.is_ok_and(|found| found.uid() != uid && found.gid() != gid && found.mode() & 0o001 == 0)
+        };
+        match self.path.ancestors().skip(1).find(closed) {
+            Some(closed) => Err(DataError::Closed { path: self.path.clone(), closed: closed.to_owned() }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for DataDirectory {
+    fn drop(&mut self) {
+        if self.keep == Keep::Nothing {
+            // Left behind only if the file system fails; the next start of the same kind tries again.
+            fs::remove_dir_all(&self.path).ok();
+        }
     }
 }
 
@@ -81,112 +132,39 @@ fn take_over(directory: &OwnedFd, path: &Path, mode: Mode, uid: u32, gid: u32) -
     fchmod(directory, mode).map_err(fail)
 }
 
-/// A data directory that is removed when dropped.
-#[derive(Debug)]
-pub(crate) struct EphemeralData {
-    path: PathBuf,
+/// Empties a directory that is ours to empty, and marks it as such.
+fn empty(path: &Path) -> Result<(), DataError> {
+    let fail = |source| DataError::Directory { path: path.to_owned(), source };
+    let entries: Vec<_> = fs::read_dir(path).and_then(Iterator::collect::<Result<_, _>>).map_err(fail)?;
+    // The engine cannot make a file of root's, so the marker is ours if root owns it.
+    let marked =
+        fs::symlink_metadata(path.join(MARKER)).is_ok_and(|marker| marker.is_file() && marker.uid() == 0);
+    if !entries.is_empty() && !marked {
+        return Err(DataError::Foreign(path.to_owned()));
+    }
+    for entry in entries {
+        let is_directory = entry.file_type().map_err(fail)?.is_dir();
+        let removed =
+            if is_directory { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        removed.map_err(fail)?;
+    }
+    fs::write(path.join(MARKER), "").map_err(fail)
 }
 
-impl EphemeralData {
-    /// Makes the directory, empty; what an earlier engine of this kind left in it goes.
-    ///
-    /// # Errors
-    /// The directory is somebody else's, or the file system refused.
-    pub(crate) fn create(path: &Path) -> Result<Self, DataError> {
-        let fail = |source| DataError::Directory { path: path.to_owned(), source };
-        match fs::symlink_metadata(path) {
-            Ok(found) => {
-                let empty = found.is_dir() && fs::read_dir(path).map_err(fail)?.next().is_none();
-                // The marker is made before the directory is given to the engine's user, and is root's.
-                let ours = found.is_dir()
-                    && fs::symlink_metadata(path.join(MARKER))
-                        .is_ok_and(|marker| marker.is_file() && marker.uid() == 0);
-                if !empty && !ours {
-                    return Err(DataError::Foreign(path.to_owned()));
-                }
-                fs::remove_dir_all(path).map_err(fail)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(fail(error)),
-        }
-        if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail)?;
-        }
-        // Not if it exists: somebody else may have made it meanwhile, where everybody can write.
-        DirBuilder::new().mode(0o755).create(path).map_err(fail)?;
-        let data = Self { path: path.to_owned() };
-        fs::write(path.join(MARKER), "").map_err(fail)?;
-        Ok(data)
-    }
+/// Who holds a flock(2) on the file, from `/proc/locks`.
+fn holder(stat: &Stat) -> Option<u32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let file = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
+    locks.lines().find_map(|line| locked_by(line, &file))
 }
 
-impl Drop for EphemeralData {
-    fn drop(&mut self) {
-        // Left behind only if the file system fails; the next start of the same kind tries again.
-        drop(fs::remove_dir_all(&self.path));
-    }
+/// The process of a line of `/proc/locks` such as `1: FLOCK  ADVISORY  WRITE 3106 fe:00:131 0 EOF`.
+fn locked_by(line: &str, file: &str) -> Option<u32> {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let kind = fields.next()?;
+    let (pid, inode) = (fields.nth(2)?, fields.next()?);
+    (kind == "FLOCK" && inode == file).then(|| pid.parse().ok()).flatten().filter(|pid| *pid > 0)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    #[test]
-    fn a_foreign_directory_is_never_touched() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("precious"), "x").unwrap();
-        assert!(matches!(EphemeralData::create(folder.path()), Err(DataError::Foreign(_))));
-        let link = folder.path().join("link");
-        symlink("/tmp", &link).unwrap();
-        assert!(matches!(EphemeralData::create(&link), Err(DataError::Foreign(_))));
-        assert!(folder.path().join("precious").exists());
-    }
-
-    #[test]
-    fn the_engine_gets_what_is_roots_or_its_own_alone() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        let data = folder.path().join("data");
-        give_to_engine(&data, 64_901, 64_902).unwrap();
-        give_to_engine(&data, 64_901, 64_902).unwrap();
-        let found = fs::metadata(code_directory(&data)).unwrap();
-        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (64_901, 64_902, 0o755));
-        assert!(matches!(give_to_engine(&data, 1234, 1234), Err(DataError::Owner { owner: 64_901, .. })));
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
-        let error = give_to_engine(&data, 64_901, 64_902).unwrap_err();
-        assert!(matches!(&error, DataError::Closed { closed, .. } if closed == folder.path()), "{error}");
-    }
-
-    #[test]
-    fn a_link_in_the_engines_directory_is_not_followed() {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let folder = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
-        let (data, victim) = (folder.path().join("data"), folder.path().join("victim"));
-        fs::create_dir(&victim).unwrap();
-        fs::create_dir(&data).unwrap();
-        symlink(&victim, code_directory(&data)).unwrap();
-        assert!(matches!(give_to_engine(&data, 64_901, 64_901), Err(DataError::Directory { .. })));
-        assert_eq!(fs::metadata(&victim).unwrap().uid(), 0);
-    }
-
-    #[test]
-    fn a_leftover_is_emptied_and_the_end_removes_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a/b");
-        std::mem::forget(EphemeralData::create(&path).unwrap());
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        fs::write(path.join("left"), "x").unwrap();
-        let data = EphemeralData::create(&path).unwrap();
-        assert!(!path.join("left").exists());
-        drop(data);
-        assert!(!path.exists());
-    }
-}
+mod tests;

@@ -33,6 +33,13 @@ pub(crate) enum LinkError {
     Silent(Duration),
 }
 
+/// One record.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
 /// Both ends of a link: `SOCK_SEQPACKET`, non-blocking, closed on exec.
 ///
 /// # Errors
@@ -67,13 +74,13 @@ pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
 ///
 /// # Errors
 /// [`LinkError::Gone`] at the end of the link, [`LinkError::Receive`].
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, LinkError> {
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<Record>, LinkError> {
     let mut bytes = vec![0; RECORD_BYTES_MAX];
     match recv_with_fds(socket, &mut bytes) {
         Ok(received) if received.bytes == 0 => Err(LinkError::Gone),
         Ok(received) => {
             bytes.truncate(received.bytes);
-            Ok(Some((bytes, received.fds)))
+            Ok(Some(Record { bytes, fds: received.fds }))
         }
         Err(Errno::AGAIN) => Ok(None),
         Err(Errno::CONNRESET) => Err(LinkError::Gone),
@@ -85,10 +92,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Vec<Own
 ///
 /// # Errors
 /// As [`receive`], and [`LinkError::Silent`] after `patience`.
-pub(crate) fn receive_blocking(
-    socket: BorrowedFd<'_>,
-    patience: Duration,
-) -> Result<(Vec<u8>, Vec<OwnedFd>), LinkError> {
+pub(crate) fn receive_blocking(socket: BorrowedFd<'_>, patience: Duration) -> Result<Record, LinkError> {
     let deadline = Deadline::after(patience);
     loop {
         if let Some(record) = receive(socket)? {
@@ -109,9 +113,9 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         send(here.as_fd(), b"hello", &[file.as_fd(), file.as_fd()]).unwrap();
         send(here.as_fd(), b"again", &[]).unwrap();
-        let (bytes, fds) = receive_blocking(there.as_fd(), Duration::from_secs(5)).unwrap();
+        let Record { bytes, fds } = receive_blocking(there.as_fd(), Duration::from_secs(5)).unwrap();
         assert_eq!((bytes.as_slice(), fds.len()), (&b"hello"[..], 2));
-        let (bytes, fds) = receive(there.as_fd()).unwrap().unwrap();
+        let Record { bytes, fds } = receive(there.as_fd()).unwrap().unwrap();
         assert_eq!((bytes.as_slice(), fds.len()), (&b"again"[..], 0));
         assert!(receive(there.as_fd()).unwrap().is_none());
         drop(here);
@@ -123,7 +127,7 @@ mod tests {
         let (here, there) = pair().unwrap();
         let fds = vec![here.as_fd(); RECORD_FDS_MAX];
         send(here.as_fd(), b"x", &fds).unwrap();
-        assert_eq!(receive(there.as_fd()).unwrap().unwrap().1.len(), RECORD_FDS_MAX);
+        assert_eq!(receive(there.as_fd()).unwrap().unwrap().fds.len(), RECORD_FDS_MAX);
     }
 
     #[test]

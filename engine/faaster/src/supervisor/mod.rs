@@ -4,12 +4,13 @@
 //! nothing from the network; whatever it made is gone when it has ended, and what a killed one left is swept at the
 //! next start. Must not know: functions, HTTP, how a container is made.
 
-mod child;
-mod data;
+pub(crate) mod child;
+pub(crate) mod data;
 pub(crate) mod holder;
+pub(crate) mod inherited;
+mod instance;
 pub(crate) mod link;
 mod listeners;
-pub(crate) mod lock;
 mod notify;
 mod phase;
 pub(crate) mod requirements;

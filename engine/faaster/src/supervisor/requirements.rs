@@ -4,35 +4,20 @@
 
 use std::path::Path;
 
+use faaster_funclet::Outcome;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::process::geteuid;
-
-/// Capabilities without which containers cannot be made, or a compromised engine could not be ended.
-/// Numbers of include/uapi/linux/capability.h.
-const CAPABILITIES: [(u32, &str); 7] = [
-    (0, "CAP_CHOWN"),
-    (5, "CAP_KILL"),
-    (6, "CAP_SETGID"),
-    (7, "CAP_SETUID"),
-    (8, "CAP_SETPCAP"),
-    (12, "CAP_NET_ADMIN"),
-    (21, "CAP_SYS_ADMIN"),
-];
 
 /// Something that is missing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lack {
     #[error("faaster makes containers and so must start as root: run it with sudo, or as root")]
     Root,
-    #[error(
-        "the capability {0} is missing: start faaster as root outside of a restricted container, or give the \
-         container --cap-add SYS_ADMIN --cap-add NET_ADMIN"
-    )]
-    Capability(&'static str),
     #[error("{0}")]
     Ring(#[from] faaster_sys::ring::RingRefusal),
+    /// In the words of [`faaster_funclet::probe`].
     #[error("{0}")]
-    Containers(#[from] crate::containers::ProbeError),
+    Containers(String),
     #[error(
         "the data directory {0} is on a file system mounted noexec, from which functions cannot run: choose another with --data"
     )]
@@ -45,9 +30,8 @@ pub(crate) enum Lack {
 /// What is missing.
 pub(crate) fn check(data: &Path) -> Result<(), Lack> {
     root()?;
-    capabilities()?;
     faaster_sys::ring::probe()?;
-    crate::containers::probe()?;
+    containers()?;
     data_directory(data)
 }
 
@@ -58,23 +42,19 @@ pub(crate) fn root() -> Result<(), Lack> {
 }
 
 /// # Errors
-/// The first one that is missing.
-pub(crate) fn capabilities() -> Result<(), Lack> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    match missing_capability(effective(&status).unwrap_or(0)) {
-        Some(name) => Err(Lack::Capability(name)),
-        None => Ok(()),
-    }
+/// The first thing that is missing.
+pub(crate) fn containers() -> Result<(), Lack> {
+    let missing = faaster_funclet::probe().into_iter().find_map(|check| match check.outcome {
+        Outcome::Missing(sentence) => Some(sentence),
+        Outcome::Ok(_) | Outcome::Degraded(_) => None,
+    });
+    missing.map_or(Ok(()), |sentence| Err(Lack::Containers(sentence)))
 }
 
 /// Bit set of effective capabilities in the text of `/proc/PID/status`.
 pub(crate) fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
-}
-
-fn missing_capability(effective: u64) -> Option<&'static str> {
-    CAPABILITIES.iter().find(|(number, _)| effective & (1 << number) == 0).map(|(_, name)| *name)
 }
 
 /// # Errors
@@ -99,9 +79,6 @@ mod tests {
     #[test]
     fn capabilities_are_bits() {
         assert_eq!(effective("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(0x1ff_ffff_ffff));
-        assert_eq!(missing_capability(u64::MAX), None);
-        assert_eq!(missing_capability(!(1 << 21)), Some("CAP_SYS_ADMIN"));
-        assert_eq!(missing_capability(0), Some("CAP_CHOWN"));
     }
 
     #[test]

@@ -5,28 +5,22 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use faaster_funclet::{InstanceId, SweepConfig, SweepError};
 use faaster_function::RuntimeSpec;
+use faaster_sys::pidfd::PidFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::data::{DataError, EphemeralData, give_to_engine};
+use super::data::{DataDirectory, DataError, Keep};
+use super::instance::{self, Instance, InstanceError};
 use super::listeners::{self, ListenError};
-use super::lock::{InstanceDirectory, LockError};
 use super::requirements::{self, Lack};
 use super::start::{Role, Start};
 use super::watch::Supervisor;
-use crate::config::{Config, InstanceName};
-use crate::containers;
+use crate::config::Config;
 use crate::exit::Outcome;
 use crate::log::Log;
 use crate::runtimes::{self, RuntimesError, embedded};
 use crate::signals::Signals;
-
-/// Whether the data outlasts the engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Data,
-    Nothing,
-}
 
 /// How the start is announced on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +37,11 @@ pub(crate) enum ServeError {
     #[error("cannot catch signals: {0}")]
     Signals(#[source] std::io::Error),
     #[error(transparent)]
-    Lock(#[from] LockError),
+    Instance(#[from] InstanceError),
     #[error(transparent)]
     Data(#[from] DataError),
     #[error("cannot remove what an earlier engine left: {0}")]
-    Sweep(#[from] containers::SweepError),
+    Sweep(#[from] SweepError),
     #[error("cannot write {path}: {source}")]
     Unpack { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
@@ -67,7 +61,7 @@ impl ServeError {
         match self {
             Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) => Outcome::Refused,
             Self::Signals(_)
-            | Self::Lock(_)
+            | Self::Instance(_)
             | Self::Data(_)
             | Self::Sweep(_)
             | Self::Unpack { .. }
@@ -97,58 +91,69 @@ fn prepare_and_run(
     requirements::check(&config.data)?;
     raise_descriptor_limit(log);
     let signals = Signals::catch().map_err(ServeError::Signals)?;
-    let directory = InstanceDirectory::lock(&config.run, &config.instance.0)?;
-    let prepared = Prepared { directory: Some(directory), instance: config.instance.clone(), log };
-    prepared.sweep()?;
-    let _data = match keep {
-        Keep::Nothing => Some(EphemeralData::create(&config.data)?),
-        Keep::Data => None,
-    };
-    give_to_engine(&config.data, config.engine_uid, config.engine_gid)?;
-    let path = prepared.directory().path.clone();
+    let data = DataDirectory::lock(&config.data, keep)?;
+    let run = Run { root: config.run.clone(), instance: Some(Instance::create(&config.run)?), log };
+    sweep(&run.root, log)?;
+    data.give_to_engine(config.engine_uid, config.engine_gid)?;
+    let path = run.directory().to_owned();
     let runtimes = find_runtimes(&config, &path, log)?;
     let init = find_init(&config, &path)?;
     let shards = config.shards;
     let listeners =
         [listeners::open(config.listen, shards)?, listeners::open(config.registry_listen, shards)?];
-    let start = Start { role: Role::Engine, config, runtimes, init, instance_directory: path };
+    let start =
+        Start { role: Role::Engine, config, instance: run.id().clone(), runtimes, init, directory: path };
     let announce = match announcement {
         Announcement::Sentence => announce_sentence,
         Announcement::Json => announce_json,
     };
-    Ok(Supervisor::new(start, listeners, signals, log, announce).run())
+    let own_pidfd = PidFd::of_self().map_err(|errno| ServeError::Signals(errno.into()))?;
+    Ok(Supervisor::new(start, listeners, own_pidfd, signals, log, announce).run())
 }
 
-/// The instance as it must not be left behind: dropping it cleans up, on whatever way out.
-struct Prepared {
-    directory: Option<InstanceDirectory>,
-    instance: InstanceName,
+/// This run as it must not be left behind: dropping it removes what it made, on whatever way out.
+struct Run {
+    root: PathBuf,
+    instance: Option<Instance>,
     log: Log,
 }
 
-impl Prepared {
-    fn directory(&self) -> &InstanceDirectory {
-        self.directory.as_ref().expect("taken only when dropped")
+impl Run {
+    fn instance(&self) -> &Instance {
+        self.instance.as_ref().expect("taken only when dropped")
     }
 
-    /// Removes what an earlier engine of this name left.
-    fn sweep(&self) -> Result<(), ServeError> {
-        containers::sweep(&self.instance)?;
-        Ok(self.directory().clear()?)
+    fn directory(&self) -> &Path {
+        &self.instance().directory
+    }
+
+    fn id(&self) -> &InstanceId {
+        &self.instance().id
     }
 }
 
-impl Drop for Prepared {
+impl Drop for Run {
     fn drop(&mut self) {
-        if let Err(error) = containers::sweep(&self.instance) {
-            self.log.error(format_args!(
-                "cannot remove what the containers left: {error}; the next start tries again"
-            ));
+        // Its lock goes with it: from then on this run is one of those that are swept.
+        drop(self.instance.take());
+        if let Err(error) = sweep(&self.root, self.log) {
+            self.log.error(format_args!("{error}; the next start tries again"));
         }
-        if let Some(Err(error)) = self.directory.take().map(InstanceDirectory::remove) {
-            self.log.error(error);
-        }
+        instance::remove_if_empty(&self.root);
     }
+}
+
+/// Removes what dead runs have left.
+fn sweep(run_root: &Path, log: Log) -> Result<(), SweepError> {
+    let report = faaster_funclet::sweep(&SweepConfig { run_root: run_root.to_owned() })?;
+    if report.cgroups + report.processes + report.mounts > 0 {
+        log.info(format_args!(
+            "removed what earlier runs had left: {} cgroups, {} processes, {} mounts",
+            report.cgroups, report.processes, report.mounts
+        ));
+    }
+    report.left.iter().for_each(|sentence| log.warn(sentence));
+    Ok(())
 }
 
 /// As many descriptors as we may have; each connection is one.
@@ -214,7 +219,7 @@ fn announce_json(supervisor: &Supervisor) {
         "event": "serving",
         "controller": format!("http://{}", controller.address),
         "registry": format!("http://{}", registry.address),
-        "instance": start.config.instance,
+        "instance": start.instance,
         "data": start.config.data,
         "shards": start.config.shards,
         "runtimes": runtimes,

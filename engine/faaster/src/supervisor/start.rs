@@ -10,13 +10,14 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use faaster_funclet::InstanceId;
+use faaster_function::RuntimeSpec;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::link::{self, LinkError, RECORD_FDS_MAX};
 use crate::config::Config;
-use faaster_function::RuntimeSpec;
 
 /// A child waits this long for what the supervisor has ready when it starts it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -54,11 +55,12 @@ impl std::fmt::Display for Role {
 pub(crate) struct Start {
     pub role: Role,
     pub config: Config,
+    pub instance: InstanceId,
     pub runtimes: Vec<RuntimeSpec>,
     /// Program that is process 1 of containers.
     pub init: std::path::PathBuf,
-    /// Locked directory of the instance.
-    pub instance_directory: std::path::PathBuf,
+    /// Directory of this run.
+    pub directory: std::path::PathBuf,
 }
 
 /// Why a child could not be told how to start.
@@ -100,7 +102,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, start: &Start, fds: &[BorrowedFd<'_>]
 /// # Errors
 /// What failed.
 pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<(Start, Vec<OwnedFd>), StartError> {
-    let (bytes, mut files) = link::receive_blocking(socket, PATIENCE)?;
+    let link::Record { bytes, fds: mut files } = link::receive_blocking(socket, PATIENCE)?;
     let count = u32::from_le_bytes(bytes.try_into().map_err(|_| StartError::Shape)?);
     let mut file = File::from(files.pop().filter(|_| files.is_empty()).ok_or(StartError::Shape)?);
     // The offset is shared with the writer's end.
@@ -111,7 +113,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<(Start, Vec<OwnedFd>), S
     let count = usize::try_from(count).map_err(|_| StartError::Shape)?;
     let mut fds = Vec::new();
     while fds.len() < count {
-        let (_, more) = link::receive_blocking(socket, PATIENCE)?;
+        let more = link::receive_blocking(socket, PATIENCE)?.fds;
         if more.is_empty() {
             return Err(StartError::Shape);
         }
@@ -134,7 +136,8 @@ mod tests {
             config,
             runtimes: vec![],
             init: "/init".into(),
-            instance_directory: "/run/x".into(),
+            instance: InstanceId::try_from("0123abcd".to_owned()).unwrap(),
+            directory: "/run/x".into(),
         };
         let (here, there) = link::pair().unwrap();
         let fds = vec![here.as_fd(); RECORD_FDS_MAX + 2];

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use faaster_protocol::funclet::LinkMessage;
+use faaster_sys::pidfd::PidFd;
 
 use super::child::{Child, ChildError, Heard};
 use super::listeners::Listeners;
@@ -53,6 +54,8 @@ enum Event {
 pub(crate) struct Supervisor {
     start: Start,
     listeners: [Listeners; 2],
+    /// Children watch it for our end.
+    own_pidfd: PidFd,
     signals: Signals,
     log: Log,
     notify: Notify,
@@ -70,6 +73,7 @@ impl Supervisor {
     pub(crate) fn new(
         start: Start,
         listeners: [Listeners; 2],
+        own_pidfd: PidFd,
         signals: Signals,
         log: Log,
         announce: fn(&Supervisor),
@@ -79,6 +83,7 @@ impl Supervisor {
         Self {
             start,
             listeners,
+            own_pidfd,
             signals,
             log,
             notify: Notify::from_environment(),
@@ -135,10 +140,10 @@ impl Supervisor {
 
     fn spawn(&mut self, index: usize) -> Result<(), ChildError> {
         let role = self.seats[index].role;
-        let fds: Vec<BorrowedFd<'_>> = match role {
-            Role::Engine => self.listeners.iter().flat_map(|l| &l.sockets).map(AsFd::as_fd).collect(),
-            Role::Funclet(_) => Vec::new(),
-        };
+        let mut fds = vec![self.own_pidfd.as_fd()];
+        if role == Role::Engine {
+            fds.extend(self.listeners.iter().flat_map(|listeners| &listeners.sockets).map(AsFd::as_fd));
+        }
         let child = Child::spawn(&Start { role, ..self.start.clone() }, &fds)?;
         self.log.debug(format_args!("{role} started, pid {}", child.pid()));
         if role == Role::Engine {

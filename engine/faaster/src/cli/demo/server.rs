@@ -20,7 +20,7 @@ use crate::clock::{Deadline, wait_readable};
 use crate::config::{Config, Effective, Origin, SettingFlags};
 use crate::exit::Outcome;
 use crate::signals::Signals;
-use crate::supervisor::lock::InstanceDirectory;
+use crate::supervisor::data::{DataDirectory, DataError, Keep};
 
 /// The engine says that it serves, or why not, within this.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -209,7 +209,7 @@ fn own_settings(config: &Config, effective: &[Effective]) -> Result<Vec<String>,
         |name: &str| effective.iter().any(|row| row.name == name && row.origin == Origin::Default);
     let mut arguments = Vec::new();
     if untouched("data") {
-        arguments.push(format!("--data={}", free_data(config)?.display()));
+        arguments.push(format!("--data={}", free_data()?.display()));
     }
     for (name, flag, address) in
         [("listen", "listen", config.listen), ("registry_listen", "registry-listen", config.registry_listen)]
@@ -221,14 +221,15 @@ fn own_settings(config: &Config, effective: &[Effective]) -> Result<Vec<String>,
     Ok(arguments)
 }
 
-/// The same directories each time, so that what a killed demo left is found and swept by the next.
-fn free_data(config: &Config) -> Result<PathBuf, CliError> {
+/// The same directories each time, so that what a killed demo left is found and removed by the next.
+fn free_data() -> Result<PathBuf, CliError> {
     for number in 1..=DEMOS_MAX {
         let data = PathBuf::from(format!("/var/tmp/faaster-demo-{number}"));
-        let name = Config::instance_of(&data);
-        // Whoever holds the lock runs a demo there.
-        if InstanceDirectory::lock(&config.run, &name.0).is_ok() {
-            return Ok(data);
+        match DataDirectory::lock(&data, Keep::Nothing) {
+            // It is removed again here, and made by the engine.
+            Ok(_) => return Ok(data),
+            Err(DataError::InUse { .. }) => {}
+            Err(error) => return Err(CliError::Local(error.to_string())),
         }
     }
     Err(CliError::Local(format!("{DEMOS_MAX} demos run already: stop one first")))
