@@ -2,6 +2,7 @@
 //!
 //! Owns: the engine's end of the link. Must not know: what shards and control do with it.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,25 +11,33 @@ use faaster_control::ControlCommand;
 use faaster_protocol::funclet::LinkMessage;
 use faaster_shard::Command;
 use faaster_shard::mailbox::CommandSender;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
 use tokio::sync::mpsc::Sender;
 
 use crate::log::Log;
 use crate::supervisor::link::{LinkError, receive};
 
 /// Orders to control that wait; the supervisor gives a handful in an engine's whole life.
-pub const ORDERS_MAX: usize = 64;
+pub(crate) const ORDERS_MAX: usize = 64;
 
 /// Passes on what the supervisor says, until the link ends. Its end is the supervisor's, which the kernel answers by
 /// ending this process.
-pub async fn listen(link: OwnedFd, shards: Arc<[CommandSender]>, orders: Sender<ControlCommand>, log: Log) {
-    let link = match AsyncFd::new(link) {
+pub(crate) async fn listen(link: OwnedFd, shards: Arc<[CommandSender]>, orders: Sender<ControlCommand>, log: Log) {
+    // It is a SOCK_SEQPACKET socket; what tokio does with this type, waiting for it, is the same for both.
+    let link = match UnixDatagram::from_std(link.into()) {
         Ok(link) => link,
         Err(error) => return log.error(format_args!("cannot listen to the supervisor: {error}")),
     };
     loop {
-        let Ok(mut ready) = link.readable().await else { return };
-        match receive(link.as_fd()) {
+        if link.readable().await.is_err() {
+            return;
+        }
+        let received = link.try_io(Interest::READABLE, || {
+            let received = receive(link.as_fd());
+            if matches!(received, Ok(None)) { Err(ErrorKind::WouldBlock.into()) } else { Ok(received) }
+        });
+        match received.unwrap_or(Ok(None)) {
             Ok(Some(record)) => match LinkMessage::decode(&record.bytes) {
                 Ok(LinkMessage::Channels { peer, count }) if record.fds.len() == usize::from(count) => {
                     connect(peer, record.fds, &shards, &orders, log).await;
@@ -43,7 +52,8 @@ pub async fn listen(link: OwnedFd, shards: Arc<[CommandSender]>, orders: Sender<
                 }
                 Err(error) => log.error(format_args!("the supervisor said something unknown: {error}")),
             },
-            Ok(None) => ready.clear_ready(),
+            // A false alarm, of which tokio has taken note.
+            Ok(None) => {}
             Err(LinkError::Gone) => return,
             Err(error) => return log.error(error),
         }

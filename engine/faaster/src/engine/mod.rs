@@ -7,14 +7,15 @@
 mod link;
 mod shards;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Store};
+use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Store, StoreError};
 use faaster_shard::api::InstancePlacement;
 use faaster_shard::mailbox::CommandSender;
-use faaster_shard::{Port, Prepared, ShardConfig, ShardId};
+use faaster_shard::{Packet, Port, Prepared, ShardConfig, ShardId, network};
+use faaster_store::registry::RegistryError;
 use faaster_sys::seccomp::{Scope, engine_filter};
 use faaster_sys::{affinity, credentials};
 use tokio::sync::mpsc;
@@ -24,7 +25,9 @@ use crate::config::{Config, LogLevel, Placement};
 use crate::containers::chain;
 use crate::exit::Outcome;
 use crate::log::Log;
+use crate::supervisor::child::READY;
 use crate::supervisor::inherited::{InheritError, Inherited};
+use crate::supervisor::link::{self as supervisor_link, LinkError};
 
 /// Nice value of shards: a busy neighbour on the core costs 0.1 ms of the slowest answers instead of 0.9 (DESIGN 2).
 const SHARD_NICE: i32 = -15;
@@ -37,7 +40,7 @@ const REGISTRY_RETRY: std::time::Duration = std::time::Duration::from_millis(20)
 
 /// Why the engine does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub(crate) enum EngineError {
     #[error(transparent)]
     Inherit(#[from] InheritError),
     #[error("the supervisor sent {found} listeners for {shards} shards")]
@@ -54,10 +57,12 @@ pub enum EngineError {
     Filter(#[from] faaster_sys::seccomp::SeccompError),
     #[error(transparent)]
     Control(#[from] faaster_control::ControlError),
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// Runs the engine to its end.
-pub fn main() -> Outcome {
+pub(crate) fn main() -> Outcome {
     let begun = Inherited::take().map_err(EngineError::from);
     let log = Log::new("engine", begun.as_ref().map_or(LogLevel::Error, |it| it.start.config.log_level));
     match begun.and_then(|inherited| run(inherited, log)) {
@@ -89,7 +94,11 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
 
     let store = open_store(config)?;
     let (notices, heard) = mpsc::channel(faaster_limits::MAILBOX_MAX);
-    let senders: Arc<[CommandSender]> = shards::start(prepared, config, &notices, log)?.into();
+    let (mailboxes, senders) = network::<Packet>(config.shards).map_err(EngineError::Thread)?;
+    let senders: Arc<[CommandSender]> = senders.into();
+    let preloaded = shards::preload(&store.registry, &start.runtimes, &senders);
+    preloaded.map_err(|source| EngineError::Store { path: config.data.clone(), source: source.into() })?;
+    shards::start(prepared, mailboxes, config, &notices, log)?;
     // Shards have inherited theirs; what comes now is not as urgent as they are. Becoming less eager is always allowed.
     affinity::set_nice(0).ok();
     engine_filter()?.install(Scope::AllThreads)?;
@@ -116,6 +125,7 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EngineError::Thread)?;
+    supervisor_link::send(link.as_fd(), READY, &[])?;
     runtime.block_on(async {
         let listening = tokio::spawn(link::listen(link, senders, orders, log));
         let ended = faaster_control::run(settings, parts).await;

@@ -1,11 +1,16 @@
 //! The shards' threads.
 //!
-//! Owns: their start. Must not know: what a shard does.
+//! Owns: their start, and what they know before they take the first request. Must not know: what a shard does.
 
+use std::sync::Arc;
 use std::thread::Builder;
 
+use faaster_function::RuntimeSpec;
+use faaster_limits::MAILBOX_MAX;
 use faaster_shard::mailbox::CommandSender;
-use faaster_shard::{Notice, Packet, Prepared, network};
+use faaster_shard::{Command, MailboxEnd, Notice, Packet, Prepared};
+use faaster_store::Registry;
+use faaster_store::registry::{RegistryError, wait};
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -15,17 +20,43 @@ use crate::config::Config;
 use crate::containers::chain;
 use crate::log::Log;
 
+/// Functions that find room in a mailbox before anybody empties it, with room to spare for the first orders.
+const PRELOADED_MAX: usize = MAILBOX_MAX / 2;
+
+/// Puts stored functions into the mailboxes of shards that do not run yet: a shard reads its mailbox before it reads
+/// from its first connection, so a caller who was waiting while the engine was away is not told that there is no such
+/// function. Control loads them all, these again, which changes nothing; beyond [`PRELOADED_MAX`] it is control alone.
+///
+/// # Errors
+/// The registry cannot be read.
+pub(crate) fn preload(
+    registry: &Registry,
+    runtimes: &[RuntimeSpec],
+    shards: &[CommandSender],
+) -> Result<(), RegistryError> {
+    let records = wait(|done| registry.all(done))?;
+    // What this node cannot run is told by control.
+    let deployable = records.iter().filter_map(|record| record.deployed(runtimes).ok()).map(Arc::new);
+    for deployed in deployable.take(PRELOADED_MAX) {
+        for shard in shards {
+            let taken = shard.send(Command::Deploy(deployed.clone(), Box::new(drop)));
+            assert!(taken.is_ok(), "an empty mailbox has room for half of what it holds");
+        }
+    }
+    Ok(())
+}
+
 /// Starts a pinned thread for each shard. A shard that fails ends the process: the supervisor starts it again whole.
 ///
 /// # Errors
-/// No thread can be started, or there are no descriptors left.
-pub fn start(
+/// No thread can be started.
+pub(crate) fn start(
     prepared: Vec<Prepared>,
+    mailboxes: Vec<MailboxEnd<Packet>>,
     config: &Config,
     notices: &Sender<Notice>,
     log: Log,
-) -> Result<Vec<CommandSender>, EngineError> {
-    let (mailboxes, senders) = network::<Packet>(config.shards).map_err(EngineError::Thread)?;
+) -> Result<(), EngineError> {
     for (index, (shard, mailbox)) in prepared.into_iter().zip(mailboxes).enumerate() {
         let core = config.core_of(index);
         let notices = notices.clone();
@@ -44,7 +75,7 @@ pub fn start(
             })
             .map_err(EngineError::Thread)?;
     }
-    Ok(senders)
+    Ok(())
 }
 
 /// Random numbers that nobody outside can guess: request ids begin from them.

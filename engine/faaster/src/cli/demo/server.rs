@@ -195,12 +195,12 @@ impl Server {
     }
 }
 
-/// Whether every runtime has as many prepared containers as it should.
+/// Whether the engine has all its functions and every runtime as many prepared containers as it should.
 fn pools_are_full(node: &Value) -> bool {
-    let number = |value: &Value| value.as_u64().unwrap_or(0);
-    let wanted: u64 =
-        node["Runtimes"].as_array().into_iter().flatten().map(|runtime| number(&runtime["Pool"])).sum();
-    number(&node["Slots"]["Cold"]) >= wanted
+    let sum = |list: &str, member: &str| -> u64 {
+        node[list].as_array().into_iter().flatten().filter_map(|entry| entry[member].as_u64()).sum()
+    };
+    sum("Runtimes", "Pool") > 0 && sum("Funclets", "SlotsCold") >= sum("Runtimes", "Pool")
 }
 
 /// What the demo chooses where the user has not.
@@ -241,7 +241,9 @@ mod tests {
 
     #[test]
     fn pools_are_full_when_all_containers_are_there() {
-        let node = |cold: u64| serde_json::json!({ "Runtimes": [{ "Pool": 4 }, { "Pool": 2 }], "Slots": { "Cold": cold } });
+        let node = |cold: u64| {
+            serde_json::json!({ "Runtimes": [{ "Pool": 4 }, { "Pool": 2 }], "Funclets": [{ "SlotsCold": cold }] })
+        };
         assert!(pools_are_full(&node(6)) && !pools_are_full(&node(5)));
     }
 }
