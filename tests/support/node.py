@@ -54,6 +54,10 @@ def zipped(files):
     return out.getvalue()
 
 
+# Few prepared containers: a test needs one or two, and all of them boot at once.
+POOLS = "python3=2,nodejs=1,ruby=1,provided=1"
+
+
 class Node:
     """A running engine. Use as a context manager: the end checks that nothing is left."""
 
@@ -67,7 +71,8 @@ class Node:
         self.run = self.home / "run"
         self.arguments = [
             "serve", "--json", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0",
-            f"--data={self.data}", f"--run={self.run}", f"--grace={grace}", *arguments,
+            f"--data={self.data}", f"--run={self.run}", f"--grace={grace}",
+            f"--pool={POOLS}", *arguments,
         ]
         self.env = env or {}
         self.process = None

@@ -1,5 +1,6 @@
 """A stop finishes what is in flight, a second one does not wait, and neither leaves anything behind."""
 
+import json
 import signal
 import threading
 import unittest
@@ -35,7 +36,6 @@ class Call(threading.Thread):
 def in_flight(node):
     """Calls that run now."""
     answer = node.cli("instances", "--json")
-    import json
     return sum(instance["InFlight"] for instance in json.loads(answer.stdout))
 
 

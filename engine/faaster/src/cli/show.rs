@@ -95,7 +95,8 @@ pub(crate) fn resource(target: Target, format: Format) -> Result<Outcome, CliErr
         let part = &resource[name];
         vec![(*name).to_owned(), cell(part, "MilliCPUs"), megabytes(&part["Memory"]), (*meaning).to_owned()]
     });
-    let columns = [Column::Text(""), Column::Number("MILLICPUS"), Column::Number("MEMORY MB"), Column::Text("")];
+    let columns =
+        [Column::Text(""), Column::Number("MILLICPUS"), Column::Number("MEMORY MB"), Column::Text("")];
     print(&table(&columns, rows.collect()))?;
     Ok(Outcome::Success)
 }

@@ -23,7 +23,12 @@ pub(crate) const ORDERS_MAX: usize = 64;
 
 /// Passes on what the supervisor says, until the link ends. Its end is the supervisor's, which the kernel answers by
 /// ending this process.
-pub(crate) async fn listen(link: OwnedFd, shards: Arc<[CommandSender]>, orders: Sender<ControlCommand>, log: Log) {
+pub(crate) async fn listen(
+    link: OwnedFd,
+    shards: Arc<[CommandSender]>,
+    orders: Sender<ControlCommand>,
+    log: Log,
+) {
     // It is a SOCK_SEQPACKET socket; what tokio does with this type, waiting for it, is the same for both.
     let link = match UnixDatagram::from_std(link.into()) {
         Ok(link) => link,

@@ -241,9 +241,7 @@ mod tests {
 
     #[test]
     fn pools_are_full_when_all_containers_are_there() {
-        let node = |cold: u64| {
-            serde_json::json!({ "Runtimes": [{ "Pool": 4 }, { "Pool": 2 }], "Funclets": [{ "SlotsCold": cold }] })
-        };
+        let node = |cold: u64| serde_json::json!({ "Runtimes": [{ "Pool": 4 }, { "Pool": 2 }], "Funclets": [{ "SlotsCold": cold }] });
         assert!(pools_are_full(&node(6)) && !pools_are_full(&node(5)));
     }
 }
