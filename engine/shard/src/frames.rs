@@ -390,8 +390,11 @@ impl<R: Ring> Shard<R> {
             }
             _ => {}
         }
-        let calls = instance.in_flight.iter().filter_map(|call| self.calls.get(*call));
-        next_ns = calls.map(|call| call.deadline_ns).fold(next_ns, u64::min);
+        if !instance.kill_sent {
+            // Those of a killed one are answered at its end, not at their deadline.
+            let calls = instance.in_flight.iter().filter_map(|call| self.calls.get(*call));
+            next_ns = calls.map(|call| call.deadline_ns).fold(next_ns, u64::min);
+        }
         if next_ns != u64::MAX {
             self.arm_instance(id, next_ns.max(self.now_ns + 1));
         }
