@@ -64,7 +64,7 @@ impl<R: Ring> Shard<R> {
         Ok(())
     }
 
-    fn timeout(&mut self, patience: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn timeout(&mut self, patience: Option<Duration>) -> Option<Duration> {
         if !self.unsent.is_empty() {
             // The other shard's lane was full: it is awake and emptying it.
             return Some(Duration::from_micros(50));
@@ -213,6 +213,8 @@ impl<R: Ring> Shard<R> {
         }
         for id in std::mem::take(&mut self.starved_instances) {
             self.rearm_instance(id);
+        }
+        for id in std::mem::take(&mut self.starved_logs) {
             self.read_log(id);
         }
         for id in std::mem::take(&mut self.resumable) {

@@ -40,7 +40,7 @@ impl<R: Ring> Shard<R> {
             }
             Received::Failed(Errno::NOBUFS) => {
                 self.counters.buffers_exhausted_total += 1;
-                self.starved_instances.push(id);
+                self.starved_logs.push(id);
             }
             // The instance closed both ends of its output; it may live on without.
             Received::End | Received::Failed(_) => {}

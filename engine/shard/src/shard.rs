@@ -47,6 +47,8 @@ pub struct Shard<R: Ring> {
     /// Receives that ended for want of buffers: asked again at the end of the turn.
     pub(crate) starved_connections: Vec<Id<Connection>>,
     pub(crate) starved_instances: Vec<Id<Instance>>,
+    /// The same for log pipes: the channel's receive of such an instance may well be under way.
+    pub(crate) starved_logs: Vec<Id<Instance>>,
     /// Connections that were held back and may be read again.
     pub(crate) resumable: Vec<Id<Connection>>,
     /// Empty boxes for calls that cross to other shards.
@@ -122,6 +124,7 @@ impl<R: Ring> Shard<R> {
             dirty_instances: Vec::with_capacity(256),
             starved_connections: Vec::new(),
             starved_instances: Vec::new(),
+            starved_logs: Vec::new(),
             resumable: Vec::new(),
             errands: Vec::new(),
             unsent: std::collections::VecDeque::new(),
