@@ -60,7 +60,9 @@ impl<R: Ring> Shard<R> {
         if self.funclets[at].is_some() {
             self.on_funclet_lost(funclet);
         }
-        let epoch = self.funclets[at].as_ref().map_or(0, |link| link.epoch) + 1;
+        // Never one that was used: what is left of an earlier channel may still be heard.
+        self.funclet_epoch = (self.funclet_epoch + 1) & 0x00ff_ffff;
+        let epoch = self.funclet_epoch;
         let sock = self.ring.adopt(channel);
         self.funclets[at] = Some(FuncletLink { sock, epoch });
         self.ring.receive_message(sock, Source::Funclet.token(u32::from(funclet), epoch));
@@ -230,8 +232,17 @@ impl<R: Ring> Shard<R> {
         let (channel, log) = (self.ring.adopt(channel), self.ring.adopt(log));
         let deployed = claiming.deployed;
         let frame = load_frame(&deployed);
-        let mut instance =
-            Instance::new(index, deployed, funclet, slot, generation, claiming.placement, channel, log, self.now_ns);
+        let mut instance = Instance::new(
+            index,
+            deployed,
+            funclet,
+            slot,
+            generation,
+            claiming.placement,
+            channel,
+            log,
+            self.now_ns,
+        );
         instance.outbox.push_owned(frame);
         instance.gauge = descriptors.next();
         let id = self.instances.insert(instance);

@@ -34,6 +34,8 @@ pub struct Shard<R: Ring> {
     pub(crate) instances: Slab<Instance>,
     pub(crate) claims: Slab<Claiming>,
     pub(crate) funclets: Vec<Option<FuncletLink>>,
+    /// Of the latest channel to any funclet.
+    pub(crate) funclet_epoch: u32,
     pub(crate) timers: Timers,
     pub(crate) counters: Counters,
     pub(crate) random: Random,
@@ -114,6 +116,7 @@ impl<R: Ring> Shard<R> {
             instances: Slab::new(),
             claims: Slab::new(),
             funclets,
+            funclet_epoch: 0,
             timers: Timers::default(),
             counters: Counters::default(),
             random: Random::new(parts.seed),
