@@ -1,6 +1,6 @@
 //! Puts `runtimes/*/` of the repository into the program, so that one file is all that is needed to run.
 //!
-//! Writes `embedded.rs`: a table of path, permission and content of each file. With `FAASTER_INIT` in the environment,
+//! Writes `embedded.rs`: a table of path, permission and content of each file. With `EMBED_FAASTER_INIT` in the environment,
 //! the program for process 1 of containers (built before, statically) goes in as well; see `quickstart`.
 
 use std::fmt::Write as _;
@@ -17,7 +17,7 @@ fn main() {
     let root = root.canonicalize().expect("the repository has a runtimes folder");
     println!("cargo::rerun-if-changed={}", root.display());
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=FAASTER_INIT");
+    println!("cargo::rerun-if-env-changed=EMBED_FAASTER_INIT");
     let mut files = Vec::new();
     for folder in sorted(&root) {
         if folder.join("runtime.toml").is_file() {
@@ -43,7 +43,7 @@ fn main() {
 }
 
 fn init() -> String {
-    match env::var("FAASTER_INIT").ok().filter(|path| !path.is_empty()) {
+    match env::var("EMBED_FAASTER_INIT").ok().filter(|path| !path.is_empty()) {
         Some(path) => {
             println!("cargo::rerun-if-changed={path}");
             format!("pub(super) const INIT: Option<&[u8]> = Some(include_bytes!({path:?}));\n")

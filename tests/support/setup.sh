@@ -64,6 +64,6 @@ build_engine() {
         *) folder=debug ;;
     esac
     cargo rustc "${flags[@]}" -p faaster-init --bin faaster-init -- -C target-feature=+crt-static || return 1
-    FAASTER_INIT="$target/$folder/faaster-init" cargo build "${flags[@]}" -p faaster || return 1
+    EMBED_FAASTER_INIT="$target/$folder/faaster-init" cargo build "${flags[@]}" -p faaster || return 1
     FAASTER_BIN="$target/$folder/faaster"
 }

@@ -29,11 +29,10 @@ pub(crate) enum Placement {
 }
 
 /// What containers see as `/`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Rootfs {
     /// The host's own programs and libraries, read-only.
     Host,
-    Directory(PathBuf),
 }
 
 /// How much is said on standard error.
@@ -220,10 +219,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         }),
         init: r
             .one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
-        rootfs: r.one("rootfs", rootfs, |rootfs| match rootfs {
-            Rootfs::Host => "host".into(),
-            Rootfs::Directory(path) => path.display().to_string(),
-        }),
+        rootfs: r.choice("rootfs", &[("host", Rootfs::Host)]),
         slots_max: narrow(r.number("slots_max", 1, limits::SLOTS_MAX as u64)),
         connections_max: narrow(r.number("connections_max", 1, limits::CONNECTIONS_PER_SHARD_MAX as u64)),
         engine_uid: narrow(r.number("engine_uid", 1, u64::from(u32::MAX - 1))),
@@ -318,16 +314,6 @@ fn init(text: &str) -> Result<Option<PathBuf>, String> {
         "auto" => Ok(None),
         path if Path::new(path).is_file() => Ok(Some(PathBuf::from(path))),
         _ => Err("must be auto or a file that exists".to_owned()),
-    }
-}
-
-fn rootfs(text: &str) -> Result<Rootfs, String> {
-    match text {
-        "host" => Ok(Rootfs::Host),
-        path if Path::new(path).is_absolute() && Path::new(path).is_dir() => {
-            Ok(Rootfs::Directory(path.into()))
-        }
-        _ => Err("must be host or the absolute path of a directory".to_owned()),
     }
 }
 
