@@ -44,8 +44,8 @@ class PythonFailureTest(FailureCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.deploy("fails", source("failures"), Timeout=30)
-        cls.deploy("short", source("failures"), Timeout=1)
+        cls.deploy("fails", source("failures"), Timeout=30, MaxInstances=1)
+        cls.deploy("short", source("failures"), Timeout=1, MaxInstances=1)
 
     def test_a_handler_that_throws(self):
         before = self.token("fails")
@@ -166,10 +166,9 @@ class PythonFailureTest(FailureCase):
         for number, end in ((987_654_321, "removed"), (987_654_322, "timed out"), (987_654_323, "exited")):
             with self.subTest(end):
                 name = f"daemon-{number}"
-                self.deploy(name, source("failures"), Timeout=2)
+                self.deploy(name, source("failures"), Timeout=2, MaxInstances=1)
                 self.good(self.node.invoke(name, {"do": "daemon", "seconds": number}))
-                daemons = processes_with(str(number))
-                self.assertEqual(len(daemons), 1, "it lives while its container does")
+                until(lambda: len(processes_with(str(number))) == 1, "the daemon, which lives while its container does")
                 if end == "removed":
                     remove(self.node, name)
                 elif end == "timed out":
@@ -241,8 +240,8 @@ class NodeFailureTest(FailureCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.deploy("fails", source("failures", "nodejs"), runtime="nodejs", Timeout=30)
-        cls.deploy("short", source("failures", "nodejs"), runtime="nodejs", Timeout=1)
+        cls.deploy("fails", source("failures", "nodejs"), runtime="nodejs", Timeout=30, MaxInstances=1)
+        cls.deploy("short", source("failures", "nodejs"), runtime="nodejs", Timeout=1, MaxInstances=1)
 
     def test_a_handler_that_throws(self):
         before = self.token("fails")

@@ -1,0 +1,2 @@
+"""A package at the top of the zip."""
+NAME = "at root"

@@ -1,0 +1,2 @@
+"""A module in the folder for packages."""
+NAME = "in vendor"
