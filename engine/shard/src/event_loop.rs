@@ -69,7 +69,8 @@ impl<R: Ring> Shard<R> {
             // The other shard's lane was full: it is awake and emptying it.
             return Some(Duration::from_micros(50));
         }
-        if !self.mailbox.prepare_sleep() {
+        // A connection that was found at the end of the last turn to be readable again is work, too.
+        if !self.resumable.is_empty() || !self.mailbox.prepare_sleep() {
             return Some(Duration::ZERO);
         }
         let until_timer = self.timers.next_ns().map(|at_ns| {
@@ -264,7 +265,7 @@ impl<R: Ring> Shard<R> {
             } else if !connection.outbox.is_sending() {
                 if connection.closing || connection.ended && connection.unanswered() == 0 {
                     self.finish_closing(id);
-                } else if connection.receive.is_none() {
+                } else if connection.receive.is_none() || !connection.input.is_empty() {
                     self.resume_later(id);
                 }
             }
