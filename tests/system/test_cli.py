@@ -1,226 +1,268 @@
-"""The command line against a running engine: what it prints, and exit codes that scripts can use."""
+"""The command line against a running engine: what it prints for people and for scripts, and its exit codes."""
 
 import json
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from support.node import Node, clean_environment, program, run_command, zipped
-from support.wait import until
+from support.deploy import EngineCase, brn
+from support.node import clean_environment, program, run_command, zipped
+from support.wait import PATIENCE_S, until
 
-ECHO = "import os\ndef handler(event, context):\n    print('seen', event)\n" \
-       "    return {'event': event, 'greeting': os.environ.get('GREETING')}\n"
+DONE, FAILED, REFUSED, UNREACHABLE, MISSING = range(5)
+ECHO = "def handler(event, context):\n    print('was called')\n    return event\n"
 
 
-class CliTest(unittest.TestCase):
+class CliTest(EngineCase):
     @classmethod
     def setUpClass(cls):
-        cls.node = Node()
-        cls.node.start()
-        cls.addClassCleanup(cls.node.__exit__, None, None, None)
+        super().setUpClass()
+        cls.home = Path(tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
+        cls.addClassCleanup(shutil.rmtree, cls.home, ignore_errors=True)
+        cls.deploy("echo", ECHO)
+        cls.deploy("fails", "def handler(event, context):\n    raise ValueError('boom')\n")
 
-    def setUp(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
-        self.addCleanup(shutil.rmtree, self.folder)
-
-    def cli(self, *arguments, code=0, **options):
+    def cli(self, *arguments, code=DONE, **options):
         ended = self.node.cli(*arguments, **options)
-        self.assertEqual(ended.returncode, code, ended.stderr or ended.stdout)
+        self.assertEqual(ended.returncode, code, (arguments, ended.stdout, ended.stderr))
         return ended
 
-    def write(self, **files):
-        code = self.folder / "code"
-        code.mkdir()
-        for name, text in files.items():
-            (code / name.replace("_", ".")).write_text(text)
-        return code
+    def data(self, *arguments, **options):
+        """What a command says as JSON, in one line."""
+        ended = self.cli(*arguments, "--json", **options)
+        self.assertEqual(ended.stdout.count("\n"), 1, ended.stdout)
+        return json.loads(ended.stdout)
 
-    def test_a_function_from_deploy_to_rm(self):
-        code = self.write(index_py=ECHO)
-        deployed = self.cli(
-            "deploy", code, "--name=echo", "--env=GREETING=a=b", "--memory=256", "--timeout=7", "--concurrency=3",
-            "--description=says it again",
-        )
-        self.assertIn("echo is deployed (python3, 1 files", deployed.stdout)
-        answer = self.cli("invoke", "echo", "-d", '{"a":1}')
-        self.assertEqual(json.loads(answer.stdout), {"event": {"a": 1}, "greeting": "a=b"})
+    def folder(self, name, files):
+        folder = self.home / name
+        for path, content in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(content)
+        return folder
 
-        listed = {row["FunctionName"]: row for row in json.loads(self.cli("functions", "--json").stdout)}["echo"]
-        self.assertEqual(
-            (listed["Runtime"], listed["Handler"], listed["MemorySize"], listed["Timeout"], listed["PodConcurrentQuota"]),
-            ("python3", "index.handler", 256, 7, 3),
-        )
+    def test_deploy_a_folder(self):
+        folder = self.folder("my-function", {"index.py": ECHO, "lib/more.py": "", ".git/config": "secret", "__pycache__/x.pyc": ""})
+        type(self).deployed |= {"my-function", "named"}
+        said = self.cli("deploy", folder).stdout
+        self.assertIn("my-function is deployed (python3, 2 files", said)
+        self.assertEqual(self.cli("invoke", "my-function", "-d", "[1]").stdout, "[1]")
+        said = self.data("deploy", folder, "--name=named", "--runtime=python3.9", "--handler=index.handler", "--memory=256", "--timeout=7",
+                         "--concurrency=3", "--max-instances=2", "--env=A=b=c", "--env=D=", "--description=words")
+        self.assertEqual((said["name"], said["runtime"], said["files"]), ("named", "python3.9", 2))
+        shown = [one for one in self.data("functions") if one["FunctionName"] == "named"][0]
+        self.assertEqual({key: shown[key] for key in ("Runtime", "MemorySize", "Timeout", "PodConcurrentQuota", "MaxInstances", "Description")},
+                         {"Runtime": "python3.9", "MemorySize": 256, "Timeout": 7, "PodConcurrentQuota": 3, "MaxInstances": 2,
+                          "Description": "words"})
+        self.assertEqual(shown["Environment"]["Variables"], {"A": "b=c", "D": ""})
+
+    def test_deploy_a_zip(self):
+        path = self.home / "zipped.zip"
+        path.write_bytes(zipped({"index.js": "exports.handler = async (event) => event;"}))
+        type(self).deployed.add("zipped")
+        self.assertIn("zipped is deployed (nodejs, 1 files", self.cli("deploy", path).stdout)
+        self.assertEqual(self.cli("invoke", "zipped", "-d", '{"a":"☃"}').stdout, '{"a":"☃"}')
+
+    def test_deploy_of_what_is_no_code(self):
+        empty = self.folder("empty", {})
+        empty.mkdir()
+        text = self.home / "text.zip"
+        text.write_text("no zip")
+        for arguments, code, words in (
+            (["deploy", self.home / "nowhere"], FAILED, "nowhere"), (["deploy", empty], FAILED, "holds no file"),
+            (["deploy", text], FAILED, "zip"), (["deploy", self.folder("odd", {"a.xyz": "?"})], REFUSED, "--runtime"),
+            (["deploy", self.folder("cobol", {"index.py": ECHO}), "--runtime=cobol"], FAILED, "cobol"),
+            (["deploy", self.folder("big", {"index.py": ECHO}), "--memory=99999"], FAILED, "MemorySize"),
+            (["deploy", self.folder("bad", {"index.py": ECHO}), "--env=NOVALUE"], REFUSED, "NAME=VALUE"),
+        ):
+            with self.subTest(arguments[1:]):
+                ended = self.cli(*arguments, code=code)
+                self.assertEqual(ended.stdout, "")
+                self.assertIn(words, ended.stderr)
+
+    def test_invoke(self):
+        self.assertEqual(self.cli("invoke", "echo").stdout, "{}")
+        self.assertEqual(self.cli("invoke", "echo", "-d", '{"a":1}').stdout, '{"a":1}')
+        self.assertEqual(self.cli("invoke", brn("echo"), "-d", "[2]").stdout, "[2]")
+        event = self.home / "event.json"
+        event.write_text('{"from":"a file"}')
+        self.assertEqual(self.cli("invoke", "echo", "-d", f"@{event}").stdout, '{"from":"a file"}')
+        self.assertEqual(self.cli("invoke", "echo", "-d", "-", input='{"from":"standard input"}').stdout, '{"from":"standard input"}')
+        large = json.dumps("x" * 1_000_000)
+        event.write_text(large)
+        self.assertEqual(len(self.cli("invoke", "echo", "-d", f"@{event}").stdout), 1_000_000)
+
+    def test_invoke_with_the_log(self):
+        ended = self.cli("invoke", "echo", "-d", "[1]", "--tail")
+        self.assertEqual(ended.stdout, "[1]")
+        self.assertRegex(ended.stderr, r"(?s)^START RequestID: .*was called\nEND RequestID: .*\nREPORT RequestID: ")
+        said = self.data("invoke", "echo", "-d", '{"a":1}', "--tail")
+        self.assertEqual((said["status"], said["payload"], said["functionError"]), (200, {"a": 1}, None))
+        self.assertIn("was called\n", said["log"])
+        self.assertGreater(said["durationMs"], 0)
+
+    def test_invoke_that_fails(self):
+        ended = self.cli("invoke", "fails", code=FAILED)
+        self.assertEqual(json.loads(ended.stdout)["errorMessage"], "boom")
+        self.assertIn("fails failed", ended.stderr)
+        said = self.data("invoke", "fails", code=FAILED)
+        self.assertEqual((said["functionError"], said["payload"]["errorType"]), ("Unhandled", "ValueError"))
+        self.assertIn("missing", self.cli("invoke", "missing", code=MISSING).stderr + "missing")
+        self.cli("invoke", "echo", "--qualifier=9", code=MISSING)
+        self.cli("invoke", "echo", "-d", "@/no/such/file", code=FAILED)
+        self.cli("invoke", "echo", "--event", "--tail", code=REFUSED)
+
+    def test_listings(self):
+        self.cli("invoke", "echo")
+        names = {one["FunctionName"] for one in self.data("functions")}
+        self.assertLessEqual({"echo", "fails"}, names)
         table = self.cli("functions").stdout
         self.assertRegex(table, r"(?m)^NAME +VERSION +RUNTIME")
-        self.assertRegex(table, r"(?m)^echo +\$LATEST +python3 +index\.handler +256 +7 +3")
+        self.assertRegex(table, r"(?m)^echo +\$LATEST +python3 +index\.handler +128 +5 +0 ")
+        listed = [one for one in self.data("instances") if one["FunctionName"] == "echo"]
+        self.assertEqual(len(listed), 1)
+        table = self.cli("instances").stdout
+        row = next(line for line in table.splitlines() if line.startswith("echo "))
+        self.assertIn(listed[0]["ID"], row)
+        self.assertRegex(row, rf"^echo +\$LATEST +\S+ +idle +0 +{listed[0]['Accepted']} +\d+ +\d+\.\d +\d+\.\d$")
+        self.assertEqual(self.data("resource")["Default"]["Memory"], 128 << 20)
+        self.assertRegex(self.cli("resource").stdout, r"(?m)^Capacity +\d+ +\d+")
+        runtimes = {one["Name"]: one for one in self.data("runtimes")}
+        self.assertEqual(runtimes["python3"]["Names"], ["python3*", "python"])
+        self.assertRegex(self.cli("runtimes").stdout, r"(?m)^python3 +Python 3\.\d+\.\d+ +python3\*, python +pooled +\d+$")
 
-        instances = json.loads(self.cli("instances", "--json").stdout)
-        self.assertIn("echo", [row["FunctionName"] for row in instances])
-        self.assertIn("echo", self.cli("instances").stdout)
+    def test_logs(self):
+        self.deploy("talks", ECHO)
+        self.assertEqual(self.cli("logs", "talks").stdout, "")
+        self.cli("invoke", "talks")
+        until(lambda: "was called" in self.cli("logs", "talks").stdout, "the line in the log")
+        self.assertRegex(self.cli("logs", "talks").stdout, r"^\S+Z [0-9a-f-]{36} was called\n$")
+        entry = self.data("logs", "talks")
+        self.assertEqual(entry["Text"], "was called\n")
+        self.cli("logs", "missing", code=MISSING)
 
-        self.cli("rm", "echo")
-        self.cli("invoke", "echo", code=4)
-        self.cli("rm", "echo", code=4)
-        self.assertNotIn("echo ", self.cli("functions").stdout)
-
-    def test_events_come_from_everywhere(self):
-        self.cli("deploy", self.write(index_py=ECHO), "--name=events")
-        file = self.folder / "event.json"
-        file.write_text("[1, 2]")
-        for arguments, options, event in [
-            ([], {}, {}),
-            (["-d", "[3]"], {}, [3]),
-            (["-d", f"@{file}"], {}, [1, 2]),
-            (["-d", "-"], {"input": "\"x\""}, "x"),
-        ]:
-            answer = self.cli("invoke", "events", *arguments, **options)
-            self.assertEqual(json.loads(answer.stdout)["event"], event)
-
-    def test_the_answer_is_printed_as_it_came(self):
-        self.cli("deploy", self.write(index_py="def handler(e, c):\n    return 'héllo'\n"), "--name=raw")
-        self.assertEqual(self.cli("invoke", "raw").stdout, "héllo")
-        described = json.loads(self.cli("invoke", "raw", "--json").stdout)
-        self.assertEqual((described["status"], described["payload"], described["functionError"]), (200, "héllo", None))
-        self.assertTrue(described["requestId"])
-
-    def test_a_tail_shows_what_the_call_printed(self):
-        self.cli("deploy", self.write(index_py=ECHO), "--name=tail")
-        answer = self.cli("invoke", "tail", "--tail", "-d", '{"tail":true}')
-        self.assertIn("seen {'tail': True}", answer.stderr)
-        self.assertIn("START RequestID", answer.stderr)
-
-    def test_logs_are_kept_and_followed(self):
-        self.cli("deploy", self.write(index_py=ECHO), "--name=logs")
-        self.cli("invoke", "logs", "-d", '"first"')
-        until(lambda: "seen first" in self.cli("logs", "logs").stdout, "the first line")
-        follow = subprocess.Popen(
-            [program(), "logs", "logs", "-f", f"--controller=http://{self.node.controller}"],
-            stdout=subprocess.PIPE, text=True, env=clean_environment(),
+    def test_logs_that_go_on(self):
+        self.deploy("follows", "def handler(event, context):\n    print(event)\n")
+        for text in ("one", "two"):
+            self.call("follows", json.dumps(text))
+        until(lambda: "two" in self.cli("logs", "follows").stdout, "the first lines")
+        reader = subprocess.Popen(
+            [program(), "logs", "follows", "-f", f"--controller=http://{self.node.controller}"], stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env=clean_environment(),
         )
-        self.addCleanup(follow.stdout.close)
-        self.addCleanup(follow.wait)
-        self.addCleanup(follow.kill)
-        lines = iter(follow.stdout.readline, "")
-        self.assertIn("seen first", next(lines))
-        self.cli("invoke", "logs", "-d", '"second"')
-        self.assertIn("seen second", next(lines))
+        try:
+            seen = self.lines(reader, 2)
+            self.call("follows", '"three"')
+            seen += self.lines(reader, 1)
+            self.call("follows", '"four"')
+            seen += self.lines(reader, 1)
+            reader.send_signal(signal.SIGINT)
+            self.assertIn(reader.wait(PATIENCE_S), (0, 130, -signal.SIGINT))
+            seen += reader.stdout.read().decode().splitlines()
+        finally:
+            if reader.poll() is None:
+                reader.kill()
+                reader.wait()
+            reader.stdout.close()
+        self.assertEqual([line.rsplit(" ", 1)[-1] for line in seen], ["one", "two", "three", "four"])
 
-    def test_an_error_of_the_function_is_exit_code_1(self):
-        code = self.write(index_py="def handler(e, c):\n    raise ValueError('boom')\n")
-        self.cli("deploy", code, "--name=boom")
-        failed = self.cli("invoke", "boom", code=1)
-        self.assertEqual(json.loads(failed.stdout)["errorMessage"], "boom")
-        self.assertIn("failed", failed.stderr)
+    def lines(self, process, count):
+        """The next lines of a process's output."""
+        found = []
+        for _ in range(count):
+            line = b""
+            while not line.endswith(b"\n"):
+                readable, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
+                self.assertTrue(readable, f"no line after {found}")
+                byte = os.read(process.stdout.fileno(), 1)
+                self.assertTrue(byte, f"the output ended after {found}")
+                line += byte
+            found.append(line.decode().rstrip("\n"))
+        return found
 
-    def test_a_zip_and_other_languages(self):
-        file = self.folder / "hello.zip"
-        file.write_bytes(zipped({"index.js": "exports.handler = async () => 'from node';"}))
-        self.assertIn("nodejs", self.cli("deploy", file).stdout)
-        self.assertEqual(self.cli("invoke", "hello").stdout, "from node")
+    def test_rm(self):
+        for version in ("1", "2"):
+            self.deploy("goes", ECHO, Version=version)
+        self.cli("rm", "goes", "--qualifier=1")
+        self.cli("invoke", "goes", "--qualifier=1", code=MISSING)
+        self.cli("invoke", "goes", "--qualifier=2")
+        self.assertEqual(self.data("rm", "goes"), {"removed": "goes"})
+        self.assertIn("not found", self.cli("rm", "goes", code=MISSING).stderr)
 
-    def test_what_the_engine_refuses_is_said_once_and_clearly(self):
-        code = self.write(index_py=ECHO)
-        for name, *settings in (
-            ("refused", "--memory=1"), ("refused", "--runtime=python2.7"), ("refused", "--timeout=100000"), ("a b",),
-        ):
-            refused = self.node.cli("deploy", code, f"--name={name}", *settings)
-            self.assertEqual(refused.returncode, 1, refused.stderr)
-            self.assertTrue(refused.stderr.startswith("faaster: "), refused.stderr)
-            self.assertEqual(refused.stderr.count("\n"), 1, refused.stderr)
-        self.assertEqual(self.node.cli("invoke", "refused").returncode, 4)
+    def test_names_by_brn_and_account(self):
+        self.deploy("owned", ECHO, account="somebody")
+        self.assertNotIn("owned", self.cli("functions").stdout)
+        self.assertIn("owned", self.cli("functions", "--account=somebody").stdout)
+        self.cli("invoke", "owned", code=MISSING)
+        self.assertEqual(self.cli("invoke", "owned", "--account=somebody", "-d", "[1]").stdout, "[1]")
+        self.cli("rm", "owned", "--account=somebody")
 
-    def test_usage_errors_are_exit_code_2(self):
-        for arguments in (["deploy"], ["invoke"], ["nonsense"], ["deploy", str(self.write(x_txt="")), "--name=x"]):
-            self.assertEqual(run_command(*arguments).returncode, 2, arguments)
+    def test_addresses_come_from_the_environment(self):
+        environment = clean_environment(FAASTER_CONTROLLER=f"http://{self.node.controller}", FAASTER_REGISTRY=f"http://{self.node.registry}")
+        ended = run_command("invoke", "echo", "-d", "[7]", env=environment)
+        self.assertEqual((ended.returncode, ended.stdout), (DONE, "[7]"))
 
-    def test_no_engine_is_exit_code_3(self):
-        with socket.create_server(("127.0.0.1", 0)) as holder:
-            port = holder.getsockname()[1]
-        ended = run_command("functions", f"--registry=http://127.0.0.1:{port}")
-        self.assertEqual(ended.returncode, 3)
-        self.assertIn("faaster serve", ended.stderr)
-        environment = clean_environment(FAASTER_CONTROLLER=f"http://127.0.0.1:{port}")
-        self.assertEqual(run_command("resource", env=environment).returncode, 3)
+    def test_no_engine(self):
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+            where = [f"--controller={nobody}", f"--registry={nobody}"]
+            folder = self.folder("code", {"index.py": ECHO})
+            for arguments in (["invoke", "x"], ["functions"], ["instances"], ["resource"], ["runtimes"], ["logs", "x"], ["rm", "x"],
+                              ["deploy", folder]):
+                with self.subTest(arguments):
+                    ended = run_command(*arguments, *where)
+                    self.assertEqual((ended.returncode, ended.stdout), (UNREACHABLE, ""))
+                    self.assertIn("faaster serve", ended.stderr)
+                    self.assertEqual(ended.stderr.count("\n"), 1)
+            self.assertIn("error", json.loads(run_command("functions", "--json", *where).stderr))
 
-    def test_the_account_is_the_callers(self):
-        code = self.write(index_py=ECHO)
-        self.cli("deploy", code, "--name=mine", "--account=alice")
-        self.cli("invoke", "mine", code=4)
-        self.cli("invoke", "mine", "--account=alice")
-        names = [row["FunctionName"] for row in json.loads(self.cli("functions", "--json", "--account=alice").stdout)]
-        self.assertEqual(names, ["mine"])
-
-    def test_resource_and_runtimes(self):
-        resource = json.loads(self.cli("resource", "--json").stdout)
-        self.assertGreater(resource["Capacity"]["Memory"], 0)
-        self.assertIn("Allocatable", self.cli("resource").stdout)
-        names = [row["Name"] for row in json.loads(self.cli("runtimes", "--json").stdout)]
-        self.assertLessEqual({"python3", "nodejs", "provided"}, set(names))
-        self.assertRegex(self.cli("runtimes").stdout, r"(?m)^python3 +Python 3")
-
-    def test_completions_for_every_shell(self):
-        for shell in ("bash", "zsh", "fish"):
-            script = run_command("completions", shell)
-            self.assertEqual(script.returncode, 0)
-            self.assertIn("deploy", script.stdout)
-
-    def test_help_documents_exit_codes(self):
+    def test_wrong_usage(self):
+        for arguments in ([], ["nonsense"], ["invoke"], ["functions", "--nonsense"], ["deploy"], ["invoke", "x", "--controller=nonsense"],
+                          ["completions", "nosuchshell"]):
+            with self.subTest(arguments):
+                ended = run_command(*arguments)
+                self.assertEqual(ended.returncode, REFUSED, ended)
+                self.assertTrue(ended.stderr)
+        for arguments in (["--help"], ["deploy", "--help"], ["--version"]):
+            ended = run_command(*arguments)
+            self.assertEqual((ended.returncode, ended.stderr), (DONE, ""))
         self.assertIn("Exit codes", run_command("--help").stdout)
 
+    def test_doctor(self):
+        places = [f"--data={self.home}/data", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0"]
+        ended = run_command("doctor", *places)
+        self.assertEqual(ended.returncode, DONE, ended.stdout)
+        self.assertIn("The engine can start here.", ended.stdout)
+        for what in ("kernel", "io_uring", "containers", "runtime"):
+            self.assertIn(what, ended.stdout)
+        findings = json.loads(run_command("doctor", "--json", *places).stdout)
+        self.assertEqual({one["verdict"] for one in findings} - {"ok", "weak"}, set())
+        ended = run_command("doctor", *places, f"--listen={self.node.controller}")
+        self.assertEqual(ended.returncode, REFUSED if "MISSING" in ended.stdout else DONE)
+        self.assertIn("taken by", ended.stdout)
 
-class DoctorTest(unittest.TestCase):
-    def test_doctor_shows_the_whole_picture(self):
-        ended = run_command("doctor", "--json", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0")
-        self.assertEqual(ended.returncode, 0, ended.stdout)
-        found = {row["what"]: row for row in json.loads(ended.stdout)}
-        for what in ("kernel", "io_uring", "cgroups", "namespaces", "open files", "locked memory", "faaster-init"):
-            self.assertIn(what, found)
+    def test_completions(self):
+        for shell in ("bash", "zsh", "fish"):
+            ended = run_command("completions", shell)
+            self.assertEqual(ended.returncode, DONE)
+            for command in ("deploy", "invoke", "doctor"):
+                self.assertIn(command, ended.stdout)
+            self.assertNotIn("__engine", ended.stdout)
+        script = run_command("completions", "bash").stdout
+        checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
 
-    def test_doctor_says_what_is_missing(self):
-        folder = Path(tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
-        self.addCleanup(shutil.rmtree, folder)
-        folder.chmod(0o755)
-        copy = shutil.copy(program(), folder / "faaster")
-        os.chmod(copy, 0o755)
-        ended = subprocess.run(
-            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", copy, "doctor"],
-            capture_output=True, text=True, timeout=60, env=clean_environment(), cwd="/", check=False,
-        )
-        self.assertEqual(ended.returncode, 2)
-        self.assertRegex(ended.stdout, r"(?m)^MISSING +user .*root")
-
-
-class DemoTest(unittest.TestCase):
-    def test_the_demo_measures_every_language_and_leaves_nothing(self):
-        ended = run_command("demo", "--once", "--json", timeout_s=300)
-        self.assertEqual(ended.returncode, 0, ended.stderr)
-        rows = {row["runtime"]: row for row in json.loads(ended.stdout)}
-        self.assertLessEqual({"python3", "nodejs"}, set(rows))
-        for row in rows.values():
-            self.assertIn("Hello", row["answer"])
-            self.assertGreater(row["coldUs"], 0)
-            self.assertGreaterEqual(row["warmP99Us"], row["warmMedianUs"])
-        self.assertFalse(list(Path("/var/tmp").glob("faaster-demo-*")))
-
-    def test_the_demo_goes_on_serving_until_it_is_stopped(self):
-        with tempfile.TemporaryFile("w+") as output:
-            process = subprocess.Popen([program(), "demo"], stdout=output, stderr=subprocess.STDOUT, env=clean_environment())
-
-            def said():
-                output.seek(0)
-                return output.read()
-
-            until(lambda: "goes on serving" in said() or process.poll() is not None, "the farewell", patience_s=300)
-            line = next(line for line in said().splitlines() if "curl -d" in line)
-            called = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
-            self.assertIn("Hello", called.stdout, said())
-            process.send_signal(2)
-            self.assertEqual(process.wait(120), 0)
-        self.assertFalse(list(Path("/var/tmp").glob("faaster-demo-*")))
+    def test_a_reader_that_wants_no_more_is_no_error(self):
+        where = f"--registry=http://{self.node.registry}"
+        ended = subprocess.run(["bash", "-c", 'set -o pipefail; "$0" functions "$1" | head -0', program(), where], capture_output=True,
+                               text=True, env=clean_environment(), check=False, timeout=PATIENCE_S)
+        self.assertEqual((ended.returncode, ended.stderr), (0, ""))
 
 
 if __name__ == "__main__":
