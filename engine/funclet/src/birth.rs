@@ -99,6 +99,8 @@ pub(crate) struct Born {
     /// Configuration of its /tmp.
     pub tmp: OwnedFd,
     pub limits: LimitFiles,
+    /// What it goes through before its init, by position.
+    pub steps: Vec<&'static str>,
 }
 
 /// What to make.
@@ -148,7 +150,8 @@ impl Nursery {
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
             .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
-        let child = self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
+        let (child, steps) =
+            self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
         if let Err(error) = self.let_go(&child, order.uid, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
@@ -157,7 +160,7 @@ impl Nursery {
         }
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, .. } = ends;
-        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits })
+        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
     }
 
     fn start(
@@ -168,7 +171,7 @@ impl Nursery {
         rootfs: &Rootfs,
         ends: &Ends,
         tmp: &OwnedFd,
-    ) -> Result<Child, BirthError> {
+    ) -> Result<(Child, Vec<&'static str>), BirthError> {
         let prepared = &self.runtimes[order.runtime];
         let parent = self.own_pidfd.as_fd();
         let placements: [(BorrowedFd<'_>, RawFd); 8] = [
@@ -214,7 +217,8 @@ impl Nursery {
             steps: &steps,
             report: ends.status_write.as_fd(),
         };
-        birth.start().map_err(BirthError::Clone)
+        let child = birth.start().map_err(BirthError::Clone)?;
+        Ok((child, steps.iter().map(Step::name).collect()))
     }
 
     fn let_go(&self, child: &Child, uid: u32, proc: ProcMount, go: &OwnedFd) -> Result<(), BirthError> {

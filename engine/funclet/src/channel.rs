@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use faaster_limits::{CHANNEL_EVENTS_MAX, FUNCLET_CHANNELS_MAX};
 use faaster_protocol::funclet::{Event, MESSAGE_BYTES, MessageError, Request};
 use faaster_sys::fdpass;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -75,9 +76,12 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
-    /// Takes a socket over; `None` when there are too many already.
+    /// Takes a socket over and makes it non-blocking (which its other end is not by that); `None` when there are too
+    /// many already.
     pub(crate) fn add(&mut self, socket: OwnedFd) -> Option<ChannelId> {
-        if self.open.len() >= FUNCLET_CHANNELS_MAX {
+        if self.open.len() >= FUNCLET_CHANNELS_MAX
+            || rustix::fs::fcntl_setfl(&socket, OFlags::NONBLOCK).is_err()
+        {
             return None;
         }
         self.next += 1;
@@ -178,8 +182,9 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
     fn pair() -> (OwnedFd, OwnedFd) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+        // Blocking, as the supervisor makes them.
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .unwrap()
     }
 
     fn event(number: u64) -> Event {
@@ -201,9 +206,9 @@ mod tests {
         let accepted = results.iter().filter(|sent| **sent != Sent::Lost).count();
         for number in 0..accepted as u64 {
             let mut bytes = [0; MESSAGE_BYTES];
-            if rustix::net::recv(&theirs, &mut bytes, RecvFlags::empty()).is_err() {
+            if rustix::net::recv(&theirs, &mut bytes, RecvFlags::DONTWAIT).is_err() {
                 channels.flush(id);
-                rustix::net::recv(&theirs, &mut bytes, RecvFlags::empty()).unwrap();
+                rustix::net::recv(&theirs, &mut bytes, RecvFlags::DONTWAIT).unwrap();
             }
             assert_eq!(Event::decode(&bytes), Ok(event(number)));
         }

@@ -3,6 +3,7 @@
 //! Owns: everything that a funclet has. Must not know: functions, HTTP, what the bytes on a channel mean.
 //! Single-threaded; nothing in it waits but the poller.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use faaster_limits::{BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
 use faaster_protocol::funclet::{Generation, LinkMessage, MESSAGE_BYTES, SlotId};
 use faaster_sys::credentials::{CredentialsError, die_with_parent};
 use faaster_sys::fdpass;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::birth::{BirthError, Nursery};
@@ -23,7 +24,9 @@ use crate::notice::notice;
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool};
 use crate::rootfs::{self, Rootfs, RootfsError};
+use crate::serve::Description;
 use crate::slots::{Ending, Slots};
+use crate::sweep;
 use crate::timers::{Nanos, Timers};
 
 /// A child migrates itself, and while it does, other cgroup work blocks; so the next birth waits for it, this long.
@@ -44,6 +47,8 @@ pub enum FuncletError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
+    #[error("leftovers of an earlier funclet do not go away: {}", .0.join("; "))]
+    Leftovers(Vec<String>),
     #[error("cannot wait for events")]
     Poll(#[source] Errno),
     #[error("cannot come back from a container's mount namespace")]
@@ -111,6 +116,8 @@ pub(crate) struct Funclet {
     pub(crate) removal_cursor: SlotId,
     /// Claims that wait for memory are looked at when some has come back.
     pub(crate) memory_returned: bool,
+    /// Answers to be given in portions.
+    pub(crate) descriptions: VecDeque<Description>,
 }
 
 /// Runs a funclet until it is told to stop or the supervisor is gone; then everything of it is gone too.
@@ -135,11 +142,15 @@ impl Funclet {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         raise_file_limit();
         let nursery = Nursery::open(&config.init_path, &config.runtimes)?;
+        // A funclet that was killed and is started again finds its cgroups full of the dead.
+        sweep::clear(&config.cgroup_name())?;
         let cgroups = cgroup::open(&config.cgroup_name())?;
+        cgroups.weigh_top(config.all_cores.len())?;
         let folders: Vec<&std::path::Path> = config.runtimes.iter().map(|r| r.folder.as_path()).collect();
         let rootfs = rootfs::assemble(&config.run_dir, &config.code_dir, &folders).inspect_err(|_| {
             cgroups.remove_top().ok();
         })?;
+        rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
         poller.add(&death_pipe, Token::Death, Interest::Read).map_err(FuncletError::Poll)?;
@@ -166,6 +177,7 @@ impl Funclet {
             removal_due: false,
             removal_cursor: SlotId(0),
             memory_returned: false,
+            descriptions: VecDeque::new(),
             config,
         })
     }
@@ -235,6 +247,7 @@ impl Funclet {
         if self.memory_returned {
             self.serve_waiting_for_memory()?;
         }
+        self.describe_some();
         if self.is_migrating(Nanos::now()) {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 //! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
 
 use faaster_init::{RECORD_BYTES, Record};
-use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
+use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
 use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
@@ -54,7 +54,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, status, channel, log, tmp, limits } = born;
+        let Born { pid, pidfd, status, channel, log, tmp, limits, steps } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -69,7 +69,7 @@ impl Funclet {
             pidfd,
             status,
             last_record: None,
-            unclaimed: Some(Unclaimed { channel, log, tmp, limits, hello: HelloReader::default() }),
+            unclaimed: Some(Unclaimed { channel, log, tmp, limits, hello: HelloReader::default(), steps }),
             lease: None,
             created: now,
             ending: None,
@@ -122,7 +122,10 @@ impl Funclet {
             }
             Record::BirthFailed { position, errno } => {
                 let reason = Errno::from_raw_os_error(i32::from(errno));
-                self.fail_boot(id, generation, &format!("step {position} of its making failed: {reason}"));
+                let container = self.slots.peek(id, generation);
+                let steps = container.and_then(|c| c.unclaimed.as_ref()).map(|unclaimed| &unclaimed.steps);
+                let step = steps.and_then(|steps| steps.get(usize::from(position))).unwrap_or(&"a step");
+                self.fail_boot(id, generation, &format!("{step} failed: {reason}"));
             }
         }
         Ok(())
@@ -132,11 +135,17 @@ impl Funclet {
     pub(crate) fn on_boot(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
         let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
         let Some(unclaimed) = &mut container.unclaimed else { return Ok(()) };
+        if container.state != State::Creating {
+            self.poller.remove(&unclaimed.channel);
+            return Ok(());
+        }
         match unclaimed.hello.advance(&unclaimed.channel) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => self.become_cold(id, generation),
             Err(error) => {
                 self.poller.remove(&unclaimed.channel);
+                // Init may know better why there is nothing on the channel.
+                self.on_status(id, generation)?;
                 self.fail_boot(id, generation, &error.to_string());
                 Ok(())
             }
@@ -243,6 +252,10 @@ impl Funclet {
             self.pools[container.runtime].remove(id, generation);
             let name = &self.config.runtimes[container.runtime].name;
             notice(&self.config, &format!("a prepared container of runtime {name} ended by itself"));
+            // Or one that boots and ends at once would be made over and over.
+            let now = Nanos::now();
+            self.pools[container.runtime].backoff.failed(now);
+            self.timers.add(now.after(BOOT_BACKOFF_MIN), Timer::Retry);
         }
         container.state.apply(Change::Died);
         self.poller.remove(&container.pidfd);

@@ -41,15 +41,15 @@ pub struct Check {
 
 /// Tries everything that a funclet needs; changes nothing that stays.
 pub fn probe() -> Vec<Check> {
-    let checks: [(&str, fn() -> Outcome); 6] = [
-        ("privilege", privilege),
-        ("namespaces", namespaces),
-        ("mounts", mounts),
-        ("pidfd", pidfd),
-        ("seccomp", seccomp),
-        ("cgroups", cgroups),
-    ];
-    checks.into_iter().map(|(name, check)| Check { name: name.to_owned(), outcome: check() }).collect()
+    let check = |name: &str, outcome| Check { name: name.to_owned(), outcome };
+    vec![
+        check("privilege", privilege()),
+        check("namespaces", namespaces()),
+        check("mounts", mounts()),
+        check("pidfd", pidfd()),
+        check("seccomp", seccomp()),
+        check("cgroups", cgroups()),
+    ]
 }
 
 fn privilege() -> Outcome {

@@ -103,7 +103,15 @@ pub(crate) fn assemble(
 ) -> Result<Rootfs, RootfsError> {
     mount::unshare_mounts().map_err(RootfsError::Unshare)?;
     let own_namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
-    let proc_mount = proc_mount_of(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    let proc_mount =
+        proc_mount_of(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default());
+    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    // Taken before anything is attached: what is attached may hide them.
+    let code = host_tree(code_dir, read_only)?;
+    let runtimes: Vec<OwnedFd> =
+        runtime_folders.iter().map(|folder| host_tree(folder, read_only)).collect::<Result<_, _>>()?;
     let stage = tmpfs("the funclet's root", SMALL_BYTES, SMALL_INODES, MountAttrFlags::empty())?;
     attach_at(&stage, run_dir)?;
     let stage_root = open(run_dir, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -112,16 +120,13 @@ pub(crate) fn assemble(
     }
     attach_at(&host_tree(Path::new("/proc"), MountAttrFlags::empty())?, &run_dir.join("proc"))?;
     assemble_tree(&run_dir.join("root"))?;
-    let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
-        | MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    attach_at(&host_tree(code_dir, read_only)?, &run_dir.join("code"))?;
+    attach_at(&code, &run_dir.join("code"))?;
     let code_dir = open(run_dir.join("code"), OFlags::PATH | OFlags::DIRECTORY)?;
     let mut runtime_paths = Vec::new();
-    for (position, folder) in runtime_folders.iter().enumerate() {
+    for (position, runtime) in runtimes.iter().enumerate() {
         let name = format!("runtimes/{position}");
         make_dir(&stage_root, &name)?;
-        attach_at(&host_tree(folder, read_only)?, &run_dir.join(&name))?;
+        attach_at(runtime, &run_dir.join(&name))?;
         runtime_paths.push(std::ffi::CString::new(format!("/{name}")).expect("digits hold no zero byte"));
     }
     pivot(&stage_root).map_err(RootfsError::Pivot)?;

@@ -8,7 +8,7 @@ use faaster_protocol::funclet::{
 };
 use rustix::io::Errno;
 
-use crate::channel::{ChannelId, Incoming, Sent};
+use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
@@ -19,6 +19,18 @@ use crate::timers::Nanos;
 
 /// Requests taken from one channel before the others have their turn.
 const REQUESTS_PER_TURN_MAX: usize = 32;
+/// Containers described in one turn of the loop.
+const DESCRIBED_PER_TURN_MAX: usize = 16;
+/// Descriptions under way.
+const DESCRIPTIONS_MAX: usize = 64;
+
+/// A [`Request::Describe`] under way.
+#[derive(Debug)]
+pub(crate) struct Description {
+    channel: ChannelId,
+    /// Still to be described.
+    slots: Vec<(SlotId, Generation)>,
+}
 
 impl Funclet {
     pub(crate) fn on_channel(&mut self, channel: ChannelId) -> Result<(), FuncletError> {
@@ -97,8 +109,7 @@ impl Funclet {
     fn announce_shortage(&mut self) {
         let event = Event::Shortage { memory_mb: self.waiting.memory_wanted_mb() };
         for channel in self.channels.ids() {
-            let sent = self.channels.send(channel, &event, Vec::new());
-            self.after_send(channel, sent);
+            self.tell(channel, &event);
         }
     }
 
@@ -117,8 +128,7 @@ impl Funclet {
         }
         let refusal = if self.waiting.is_full() {
             Some(Refusal::Slots)
-        } else if self.pools[runtime].backoff.failures() > 1 {
-            // It has failed more than once in a row; a claim is not worth waiting for the next try.
+        } else if self.pools[runtime].is_hopeless(Nanos::now()) {
             Some(Refusal::Boot)
         } else if !self.can_make_room(runtime) {
             Some(Refusal::Slots)
@@ -215,41 +225,59 @@ impl Funclet {
     pub(crate) fn refuse(&mut self, waiting: &Waiting, refusal: Refusal, errno: Option<Errno>) {
         self.counters.refused += 1;
         let errno = errno.and_then(|errno| u16::try_from(errno.raw_os_error()).ok()).unwrap_or(0);
-        let event = Event::Refused { ticket: waiting.claim.ticket, refusal, errno };
-        let sent = self.channels.send(waiting.channel, &event, Vec::new());
-        self.after_send(waiting.channel, sent);
+        self.tell(waiting.channel, &Event::Refused { ticket: waiting.claim.ticket, refusal, errno });
     }
 
+    /// Notes down what is to be described; it is done in portions, for each container costs some reads.
     fn describe(&mut self, channel: ChannelId) {
-        let mut events: Vec<Event> = self
-            .slots
-            .all_live()
-            .map(|(slot, generation, container)| {
-                let usage = self.cgroups.usage(&container.group);
-                let lease = container.lease;
-                Event::Slot(SlotInfo {
-                    slot,
-                    generation,
-                    state: container.state.on_wire(),
-                    runtime: RuntimeIndex(u16::try_from(container.runtime).unwrap_or(u16::MAX)),
-                    function_tag: lease.map_or(0, |lease| lease.claim.function_tag),
-                    account_tag: lease.map_or(0, |lease| lease.claim.account_tag),
-                    pid: container.pid.get().unsigned_abs(),
-                    memory_mb: lease.map_or(0, |lease| lease.claim.memory_mb),
-                    memory_used_bytes: usage.memory_bytes,
-                    cpu_used_us: usage.cpu_us,
-                    created_ns: container.created.0,
-                    claimed_ns: lease.map_or(0, |lease| lease.since.0),
-                })
-            })
-            .collect();
-        events.push(Event::Node(self.node_info()));
-        for event in events {
-            match self.channels.send(channel, &event, Vec::new()) {
-                Sent::Lost => return self.lose_channel(channel),
-                sent => self.after_send(channel, sent),
+        if self.descriptions.len() >= DESCRIPTIONS_MAX {
+            notice(&self.config, "the engine asks for more descriptions than can be given; one is left out");
+            return;
+        }
+        let slots = self.slots.all_live().map(|(id, generation, _)| (id, generation)).collect();
+        self.descriptions.push_back(Description { channel, slots });
+    }
+
+    /// One portion of the oldest description.
+    pub(crate) fn describe_some(&mut self) {
+        let Some(Description { channel, mut slots }) = self.descriptions.pop_front() else { return };
+        let portion = slots.split_off(slots.len().saturating_sub(DESCRIBED_PER_TURN_MAX));
+        for (id, generation) in portion {
+            if let Some(info) = self.slot_info(id, generation) {
+                self.tell(channel, &Event::Slot(info));
             }
         }
+        if slots.is_empty() {
+            let node = Event::Node(self.node_info());
+            self.tell(channel, &node);
+        } else {
+            self.descriptions.push_front(Description { channel, slots });
+        }
+    }
+
+    fn tell(&mut self, channel: ChannelId, event: &Event) {
+        let sent = self.channels.send(channel, event, Vec::new());
+        self.after_send(channel, sent);
+    }
+
+    fn slot_info(&self, id: SlotId, generation: Generation) -> Option<SlotInfo> {
+        let container = self.slots.peek(id, generation)?;
+        let usage = self.cgroups.usage(&container.group);
+        let lease = container.lease;
+        Some(SlotInfo {
+            slot: id,
+            generation,
+            state: container.state.on_wire(),
+            runtime: RuntimeIndex(u16::try_from(container.runtime).unwrap_or(u16::MAX)),
+            function_tag: lease.map_or(0, |lease| lease.claim.function_tag),
+            account_tag: lease.map_or(0, |lease| lease.claim.account_tag),
+            pid: container.pid.get().unsigned_abs(),
+            memory_mb: lease.map_or(0, |lease| lease.claim.memory_mb),
+            memory_used_bytes: usage.memory_bytes,
+            cpu_used_us: usage.cpu_us,
+            created_ns: container.created.0,
+            claimed_ns: lease.map_or(0, |lease| lease.since.0),
+        })
     }
 
     fn node_info(&self) -> NodeInfo {

@@ -44,6 +44,8 @@ pub(crate) struct Unclaimed {
     pub tmp: OwnedFd,
     pub limits: LimitFiles,
     pub hello: HelloReader,
+    /// Names of the steps of its birth, for the one that fails.
+    pub steps: Vec<&'static str>,
 }
 
 /// Who has a container for what.

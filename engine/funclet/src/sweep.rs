@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Base, CgroupError, Removal, list_groups};
 use crate::config::{InstanceId, instance_of_cgroup};
+use crate::funclet::FuncletError;
 use crate::timers::Nanos;
 
 /// Name of the file in a run's directory that its supervisor holds a lock on.
@@ -83,6 +84,17 @@ pub fn sweep(config: &SweepConfig) -> Result<SweepReport, SweepError> {
         }
     }
     Ok(report)
+}
+
+/// Removes one top group and everything in it, wherever it is; for the one run that owns it.
+pub(crate) fn clear(top: &str) -> Result<(), FuncletError> {
+    let mut report = SweepReport::default();
+    for base in cgroup::bases()? {
+        if base.has(top) {
+            sweep_group(&base, top, &mut report);
+        }
+    }
+    if report.left.is_empty() { Ok(()) } else { Err(FuncletError::Leftovers(report.left)) }
 }
 
 fn dead_instances(run_root: &Path) -> Result<Vec<InstanceId>, SweepError> {

@@ -1,13 +1,26 @@
 //! The funclet against a real kernel: containers, claims, limits, deaths, and that nothing is left.
 //!
 //! As root: `unshare --pid --fork --kill-child --mount-proc -- cargo test -p faaster-funclet --test system -- --test-threads=1`.
-//! Without root every test says that it is skipped.
+//! Without root every test says that it is skipped. Claim times:
+//! `... --test system -- --test-threads=1 --ignored --nocapture claim_times`.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod support;
 
-use faaster_protocol::frame::FrameType;
-use support::{Node, Options, can_run};
+#[path = "system/claims.rs"]
+mod claims;
+#[path = "system/confinement.rs"]
+mod confinement;
+#[path = "system/deaths.rs"]
+mod deaths;
+#[path = "system/leftovers.rs"]
+mod leftovers;
+#[path = "system/programs.rs"]
+mod programs;
+#[path = "system/times.rs"]
+mod times;
+
+use faaster_sys::mount;
 
 /// Not a test: the process that [`support`] starts this binary for.
 #[test]
@@ -21,20 +34,10 @@ fn funclet_process() {
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC).unwrap();
         fd
     };
+    if std::env::var("FUNCLET_PROC").is_ok_and(|proc| proc == "Masked") {
+        mount::unshare_mounts().unwrap();
+        rustix::mount::mount_bind("/proc/sys", "/proc/sys").unwrap();
+    }
     let reason = faaster_funclet::run(config, inherited("FUNCLET_LINK"), inherited("FUNCLET_DEATH"));
     assert!(reason.is_ok(), "{reason:?}");
-}
-
-#[test]
-fn a_pooled_container_answers_and_nothing_is_left() {
-    if !can_run() {
-        return;
-    }
-    let mut node = Node::start(Options::default());
-    let code = node.code(1, &[("hello.txt", "from the package")]);
-    let mut instance = node.engine.claim(0, code);
-    assert_eq!(instance.load().kind, FrameType::Ready);
-    assert_eq!(instance.run("result = open('/var/task/hello.txt').read()"), "from the package");
-    assert_eq!(node.stop(), 0);
-    node.assert_nothing_left();
 }

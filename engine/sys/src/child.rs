@@ -76,6 +76,31 @@ pub enum Step<'a> {
     },
 }
 
+impl Step<'_> {
+    /// What it does, for people.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DieWithParent(_) => "asking to die with the parent",
+            Self::JoinCgroup(_) => "joining a cgroup",
+            Self::Report(_) => "reporting",
+            Self::AwaitGo(_) => "waiting for its go",
+            Self::SendProc(_) => "mounting /proc for another",
+            Self::BecomeRoot => "becoming root of its user namespace",
+            Self::NewCgroupNamespace => "making a cgroup namespace",
+            Self::LoopbackUp => "bringing up the loopback interface",
+            Self::AttachCopy { .. } => "attaching a copied mount tree",
+            Self::AttachTree { .. } => "attaching a mount",
+            Self::AttachReceived { .. } => "attaching the /proc that it was given",
+            Self::MountProc { .. } => "mounting /proc",
+            Self::PivotTo(_) => "changing its root",
+            Self::Hostname(_) => "setting its host name",
+            Self::NewSession => "making a session",
+            Self::PlaceFds(_) => "placing descriptors",
+            Self::Exec { .. } => "executing its program",
+        }
+    }
+}
+
 /// Runs the steps and never comes back: the process becomes another program or exits.
 pub(crate) fn run(steps: &[Step<'_>], report: BorrowedFd<'_>) -> ! {
     let mut state = State { received: None, report: report.as_raw_fd() };

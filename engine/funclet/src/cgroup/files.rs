@@ -49,14 +49,27 @@ impl Base {
         }
     }
 
-    /// Makes a group and opens it; one that is there already is taken over.
+    /// Makes a group and opens it. One that is there already is an error: it may be somebody's.
     pub(super) fn make(&self, name: &str) -> Result<Self, CgroupError> {
         match rustix::fs::mkdirat(&self.dir, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => self.below(name),
+            Ok(()) => self.below(name),
             Err(source) => {
                 Err(CgroupError::Create { group: name.to_owned(), hierarchy: self.label.clone(), source })
             }
         }
+    }
+
+    /// Opens a group, making it if it is not there.
+    pub(super) fn make_or_open(&self, name: &str) -> Result<Self, CgroupError> {
+        match self.make(name) {
+            Err(CgroupError::Create { source: Errno::EXIST, .. }) => self.below(name),
+            result => result,
+        }
+    }
+
+    /// Whether there is a group of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Removes a group; one that is not there is gone.
@@ -199,7 +212,7 @@ mod tests {
         assert_eq!(base.read_ids("cgroup.threads").unwrap(), [17, 18]);
         assert_eq!((base.read_number("usage"), base.read_number("absent")), (4096, 0));
         base.make("group").unwrap();
-        base.make("group").unwrap();
+        assert!(base.make("group").is_err() && base.make_or_open("group").is_ok() && base.has("group"));
         assert_eq!(list_groups(&base).unwrap(), ["group"]);
         assert_eq!(base.remove("group").unwrap(), Removal::Gone);
         assert_eq!(base.remove("group").unwrap(), Removal::Gone);

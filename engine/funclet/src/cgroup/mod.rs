@@ -116,6 +116,11 @@ pub(crate) struct LimitFiles {
 pub(crate) trait Backend: fmt::Debug {
     /// Which controllers come from where, for people.
     fn describe(&self) -> String;
+    /// Gives all containers together the weight of one ordinary process for each core.
+    ///
+    /// # Errors
+    /// Why it cannot be written; without a cpu controller there is nothing to write.
+    fn weigh_top(&self, cores: usize) -> Result<(), CgroupError>;
     /// Makes a group.
     ///
     /// # Errors

@@ -13,7 +13,9 @@ const MEMORY: &str = "memory.limit_in_bytes";
 const SWAP: &str = "memory.memsw.limit_in_bytes";
 const CPU: &str = "cpu.shares";
 const PIDS: &str = "pids.max";
-/// Bounds of `cpu.shares` (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES); 1,024 is one nice-0 process.
+/// Shares that weigh as much as one nice-0 process.
+const SHARES_OF_A_PROCESS: u64 = 1024;
+/// Bounds of `cpu.shares` (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES).
 const SHARES_MIN: u64 = 2;
 const SHARES_MAX: u64 = 262_144;
 
@@ -48,7 +50,7 @@ impl Hybrid {
             }
             let own = own_v1_path(&machine.own, controller).unwrap_or("/");
             let base = Base::open(mounted, own)?;
-            let top = base.make(top_name)?;
+            let top = base.make_or_open(top_name)?;
             opened.push((mounted.mount_point.clone(), Hierarchy { base, top }));
             Ok(Some(opened.len() - 1))
         };
@@ -56,7 +58,7 @@ impl Hybrid {
         let pids = find("pids")?.ok_or(CgroupError::NoController("pids"))?;
         let (cpu, accounting) = (find("cpu")?, find("cpuacct")?);
         let core = core_base(machine).and_then(|base| {
-            let top = base.make(top_name).ok()?;
+            let top = base.make_or_open(top_name).ok()?;
             // The one file that says that this kernel's core can do what we want (5.14).
             top.read_text("cgroup.threads").ok()?;
             Some(Hierarchy { base, top })
@@ -115,6 +117,12 @@ impl Backend for Hybrid {
         let places: Vec<&str> = self.all().map(|hierarchy| hierarchy.base.label()).collect();
         let core = if self.core.is_some() { "with the v2 core" } else { "without a v2 core" };
         format!("cgroup v1 {core} ({})", places.join(", "))
+    }
+
+    fn weigh_top(&self, cores: usize) -> Result<(), CgroupError> {
+        let Some(at) = self.cpu else { return Ok(()) };
+        let file = self.hierarchies[at].top.open_for_write(CPU)?;
+        write_number(&file, CPU, (cores as u64 * SHARES_OF_A_PROCESS).clamp(SHARES_MIN, SHARES_MAX))
     }
 
     fn create(&self, name: &str) -> Result<Group, CgroupError> {

@@ -17,7 +17,9 @@ const MEMORY: &str = "memory.max";
 const SWAP: &str = "memory.swap.max";
 const CPU: &str = "cpu.weight";
 const PIDS: &str = "pids.max";
-/// Bounds of `cpu.weight` (cgroup-v2.rst); 100 is the default.
+/// Weight of one nice-0 process.
+const WEIGHT_OF_A_PROCESS: u64 = 100;
+/// Bounds of `cpu.weight` (cgroup-v2.rst).
 const WEIGHT_MIN: u64 = 1;
 const WEIGHT_MAX: u64 = 10_000;
 /// Memory that stands for the default weight, MiB.
@@ -58,7 +60,7 @@ impl Unified {
             (result, _) => result,
         }
         .map_err(|source| CgroupError::Subtree { path: base.label.clone(), source })?;
-        let top = base.make(top_name)?;
+        let top = base.make_or_open(top_name)?;
         enable(&top).map_err(|source| CgroupError::Subtree { path: top.label.clone(), source })?;
         Ok(Self { top_name: top_name.to_owned(), base, top })
     }
@@ -131,7 +133,7 @@ fn enable(group: &Base) -> Result<(), Errno> {
 }
 
 fn move_processes_to_leaf(base: &Base) -> Result<(), CgroupError> {
-    let leaf = base.make(LEAF)?;
+    let leaf = base.make_or_open(LEAF)?;
     for _ in 0..MOVES_MAX {
         let text = base
             .read_text("cgroup.procs")
@@ -151,6 +153,11 @@ fn move_processes_to_leaf(base: &Base) -> Result<(), CgroupError> {
 impl Backend for Unified {
     fn describe(&self) -> String {
         format!("cgroup v2 ({})", self.base.label())
+    }
+
+    fn weigh_top(&self, cores: usize) -> Result<(), CgroupError> {
+        let Ok(file) = self.top.open_for_write(CPU) else { return Ok(()) };
+        write_number(&file, CPU, (cores as u64 * WEIGHT_OF_A_PROCESS).clamp(WEIGHT_MIN, WEIGHT_MAX))
     }
 
     fn create(&self, name: &str) -> Result<Group, CgroupError> {

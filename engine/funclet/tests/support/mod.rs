@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use faaster_funclet::config::UID_BASE_DEFAULT;
+use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
 use faaster_funclet::{FuncletConfig, InstanceId};
 use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeKind;
@@ -23,6 +24,9 @@ use faaster_protocol::funclet::{
 use faaster_sys::fdpass;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+/// Nodes so far: each has users of its own, so that their processes can be told apart.
+static NODES: AtomicU32 = AtomicU32::new(0);
 
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,46 +66,64 @@ fn init_path() -> PathBuf {
 }
 
 pub(crate) struct Node {
-    pub folder: tempfile::TempDir,
-    pub config: FuncletConfig,
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) config: FuncletConfig,
     lock: Option<File>,
     process: Option<Child>,
-    pub link: OwnedFd,
+    pub(crate) link: OwnedFd,
     death_write: Option<OwnedFd>,
-    pub engine: Engine,
+    pub(crate) engine: Engine,
 }
 
 /// The engine's end of a channel.
 pub(crate) struct Engine {
-    pub socket: OwnedFd,
+    pub(crate) socket: OwnedFd,
     next_ticket: u64,
     /// Events that came while another was waited for.
-    pub aside: Vec<Event>,
+    pub(crate) aside: Vec<Event>,
 }
 
 pub(crate) struct Instance {
-    pub slot: SlotId,
-    pub generation: Generation,
-    pub source: ClaimSource,
-    pub pid: u32,
-    pub claim_us: u32,
-    pub attach_us: u32,
-    pub channel: UnixStream,
-    pub log: File,
+    pub(crate) slot: SlotId,
+    pub(crate) generation: Generation,
+    pub(crate) source: ClaimSource,
+    pub(crate) pid: u32,
+    pub(crate) claim_us: u32,
+    pub(crate) attach_us: u32,
+    pub(crate) channel: UnixStream,
+    pub(crate) log: File,
+    /// Peak of its memory.
+    pub(crate) gauge: File,
     next_invocation: u64,
 }
 
 /// How a test differs from the usual.
 pub(crate) struct Options {
-    pub pool: u32,
-    pub slots_max: u32,
-    pub memory_bytes: u64,
-    pub runtimes: Vec<RuntimeSpec>,
+    pub(crate) pool: u32,
+    pub(crate) slots_max: u32,
+    pub(crate) memory_bytes: u64,
+    pub(crate) runtimes: Vec<RuntimeSpec>,
+    /// What the funclet's process finds as its /proc.
+    pub(crate) proc: Proc,
+}
+
+/// See [`Options::proc`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Proc {
+    Whole,
+    /// As Docker gives it to containers.
+    Masked,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pool: 1, slots_max: 8, memory_bytes: 4 << 30, runtimes: vec![python(), provided()] }
+        Self {
+            pool: 1,
+            slots_max: 8,
+            memory_bytes: 4 << 30,
+            runtimes: vec![python(), provided()],
+            proc: Proc::Whole,
+        }
     }
 }
 
@@ -160,14 +182,14 @@ impl Node {
             memory_bytes: options.memory_bytes,
             memory_overcommit: 1.0,
             slots_max: options.slots_max,
-            uid_base: UID_BASE_DEFAULT,
+            uid_base: UID_BASE_DEFAULT + NODES.fetch_add(1, Ordering::Relaxed) * 64 * UIDS_PER_SLOT,
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let process = spawn_funclet(&config, folder.path(), &their_link, &death_read);
+        let process = spawn_funclet(&config, folder.path(), &their_link, &death_read, options.proc);
         let (engine, theirs) = socket_pair(SocketType::SEQPACKET);
         let message = LinkMessage::Channels { peer: 0, count: 1 }.encode();
         fdpass::send_with_fds(&link, &message, &[theirs.as_fd()]).unwrap();
@@ -206,6 +228,16 @@ impl Node {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// What the supervisor does after its funclet has died: starts it again, with new sockets.
+    pub(crate) fn restart_funclet(&mut self) {
+        let (link, their_link) = socket_pair(SocketType::SEQPACKET);
+        let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        self.process =
+            Some(spawn_funclet(&self.config, self.folder.path(), &their_link, &death_read, Proc::Whole));
+        (self.link, self.death_write) = (link, Some(death_write));
+        self.engine = self.another_engine();
     }
 
     /// What happens when the supervisor is killed: its ends close, its lock is free.
@@ -254,7 +286,8 @@ impl Node {
     pub(crate) fn processes(&self) -> Vec<u32> {
         let range =
             self.config.uid_of_slot(0).unwrap()..self.config.uid_of_slot(self.config.slots_max).unwrap();
-        all_processes().filter(|pid| uid_of(*pid).is_some_and(|uid| range.contains(&uid))).collect()
+        let is_ours = |pid: &u32| uid_of(*pid).is_some_and(|uid| range.contains(&uid));
+        all_processes().filter(is_ours).filter(|pid| !is_left_to_process_1(*pid)).collect()
     }
 
     /// Nothing may be left after the funclet is gone.
@@ -295,13 +328,25 @@ fn all_processes() -> impl Iterator<Item = u32> {
     std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+/// A dead orphan: reaping it is up to process 1, which is cargo here and does not.
+fn is_left_to_process_1(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.contains("\nState:\tZ") && status.contains("\nPPid:\t1\n")
+}
+
 pub(crate) fn uid_of(pid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse().ok())
 }
 
 /// Runs the test `funclet_process` of this very binary in a process of its own.
-fn spawn_funclet(config: &FuncletConfig, folder: &Path, link: &OwnedFd, death: &OwnedFd) -> Child {
+fn spawn_funclet(
+    config: &FuncletConfig,
+    folder: &Path,
+    link: &OwnedFd,
+    death: &OwnedFd,
+    proc: Proc,
+) -> Child {
     let file = folder.join("config.json");
     std::fs::write(&file, serde_json::to_string(config).unwrap()).unwrap();
     for fd in [link, death] {
@@ -312,6 +357,7 @@ fn spawn_funclet(config: &FuncletConfig, folder: &Path, link: &OwnedFd, death: &
         .env("FUNCLET_CONFIG", file)
         .env("FUNCLET_LINK", link.as_raw_fd().to_string())
         .env("FUNCLET_DEATH", death.as_raw_fd().to_string())
+        .env("FUNCLET_PROC", format!("{proc:?}"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -390,10 +436,10 @@ impl Engine {
                 continue;
             };
             assert_eq!(ticket, wanted);
-            let [channel, log]: [OwnedFd; 2] = fds.try_into().unwrap();
+            let [channel, log, gauge]: [OwnedFd; 3] = fds.try_into().unwrap();
             let channel = UnixStream::from(channel);
             channel.set_read_timeout(Some(PATIENCE)).unwrap();
-            let (log, next_invocation) = (File::from(log), 0);
+            let (log, gauge, next_invocation) = (File::from(log), File::from(gauge), 0);
             return Instance {
                 slot,
                 generation,
@@ -403,6 +449,7 @@ impl Engine {
                 attach_us,
                 channel,
                 log,
+                gauge,
                 next_invocation,
             };
         }
@@ -421,8 +468,8 @@ pub(crate) fn now_ns() -> u64 {
 /// A frame as it came.
 #[derive(Debug)]
 pub(crate) struct Frame {
-    pub kind: FrameType,
-    pub body: Vec<u8>,
+    pub(crate) kind: FrameType,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Instance {
