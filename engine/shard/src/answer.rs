@@ -277,6 +277,7 @@ impl<R: Ring> Shard<R> {
             let held_back =
                 (connection.receive.is_none() || !connection.input.is_empty()) && !connection.closing;
             self.mark_connection(seat.connection);
+            self.give_time(seat.connection);
             if held_back {
                 self.resume_later(seat.connection);
             }

@@ -145,16 +145,17 @@ impl<R: Ring> Shard<R> {
         if let Some(Parcel { buffer, from }) = connection.outbox.sent(buffer, sent) {
             let sock = connection.sock;
             self.ring.send(sock, buffer, from, Source::ClientSend.of(id));
-            self.progress(id);
-            return;
+        } else {
+            self.mark_connection(id);
         }
-        self.mark_connection(id);
+        self.give_time(id);
     }
 
-    /// The client takes its answers: it gets new time for the rest.
-    fn progress(&mut self, id: Id<Connection>) {
+    /// There is something for the client to take, or it took some: it has this long for the rest.
+    pub(crate) fn give_time(&mut self, id: Id<Connection>) {
         if let Some(connection) = self.connections.get_mut(id) {
-            connection.deadline_ns = self.now_ns + crate::ingress::ns(faaster_limits::WRITE_TIMEOUT);
+            let until_ns = self.now_ns + crate::ingress::ns(faaster_limits::WRITE_TIMEOUT);
+            connection.deadline_ns = connection.deadline_ns.max(until_ns);
         }
     }
 
