@@ -22,7 +22,7 @@ use crate::config::{ConfigError, FuncletConfig};
 use crate::ledger::Ledger;
 use crate::notice::notice;
 use crate::poller::{Interest, Poller, RawToken, Token};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Pool, Refill};
 use crate::rootfs::{self, Rootfs, RootfsError};
 use crate::serve::Description;
 use crate::slots::{Ending, Slots};
@@ -116,6 +116,8 @@ pub(crate) struct Funclet {
     pub(crate) removal_cursor: SlotId,
     /// Claims that wait for memory are looked at when some has come back.
     pub(crate) memory_returned: bool,
+    /// Until then only pools that run low are refilled.
+    pub(crate) quiet_until: Nanos,
     /// Answers to be given in portions.
     pub(crate) descriptions: VecDeque<Description>,
 }
@@ -177,6 +179,7 @@ impl Funclet {
             removal_due: false,
             removal_cursor: SlotId(0),
             memory_returned: false,
+            quiet_until: Nanos(0),
             descriptions: VecDeque::new(),
             config,
         })
@@ -211,7 +214,13 @@ impl Funclet {
         }
         let migration = self.migrating.map(|(_, _, since)| since.after(MIGRATION_WAIT));
         let stop = self.stopping.map(|stopping| stopping.until);
-        [self.timers.next_due(), migration, stop].into_iter().flatten().min().map(|due| due.since(now))
+        // Later than this, pools may be refilled that may not now.
+        let refill = Some(self.quiet_until).filter(|until| now < *until);
+        [self.timers.next_due(), migration, stop, refill]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|due| due.since(now))
     }
 
     fn on_event(&mut self, event: RawToken) -> Result<(), FuncletError> {
@@ -274,7 +283,8 @@ impl Funclet {
         if self.stopping.is_some() || self.slots.free_count() == 0 {
             return None;
         }
-        pool::next_to_make(&self.pools, |runtime| self.waiting.count_for_container(runtime), now)
+        let refill = if now < self.quiet_until { Refill::Low } else { Refill::All };
+        pool::next_to_make(&self.pools, refill, |runtime| self.waiting.count_for_container(runtime), now)
     }
 
     fn on_link(&mut self) {

@@ -56,6 +56,11 @@ impl Pool {
         self.backoff.failures() > 1 && self.creating == 0 && self.backoff.blocked_until(now).is_some()
     }
 
+    /// Cold ones and those that are to become cold.
+    fn stock(&self) -> usize {
+        self.creating + self.cold.len()
+    }
+
     pub(crate) fn cold_count(&self) -> usize {
         self.cold.len()
     }
@@ -65,18 +70,32 @@ impl Pool {
     }
 }
 
+/// Which pools are refilled now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refill {
+    All,
+    /// Those that are less than half full, for a claim has just been served.
+    Low,
+}
+
 /// The runtime of which a container is to be made next, if any: first where claims wait for one, then the pool that is
 /// emptiest in proportion. `waiting` says how many claims wait for each.
-pub(crate) fn next_to_make(pools: &[Pool], waiting: impl Fn(usize) -> usize, now: Nanos) -> Option<usize> {
+pub(crate) fn next_to_make(
+    pools: &[Pool],
+    refill: Refill,
+    waiting: impl Fn(usize) -> usize,
+    now: Nanos,
+) -> Option<usize> {
     let free: Vec<(usize, &Pool)> =
         pools.iter().enumerate().filter(|(_, pool)| pool.backoff.blocked_until(now).is_none()).collect();
-    let is_short = |(at, pool): &&(usize, &Pool)| pool.creating + pool.cold.len() < waiting(*at);
+    let is_short = |(at, pool): &&(usize, &Pool)| pool.stock() < waiting(*at);
     if let Some((at, _)) = free.iter().find(is_short) {
         return Some(*at);
     }
     free.iter()
-        .filter(|(at, pool)| pool.creating + pool.cold.len() < pool.target + waiting(*at))
-        .min_by_key(|(_, pool)| (pool.creating + pool.cold.len()) * 1000 / pool.target.max(1))
+        .filter(|(at, pool)| pool.stock() < pool.target + waiting(*at))
+        .filter(|(at, pool)| refill == Refill::All || pool.stock() * 2 < pool.target + waiting(*at))
+        .min_by_key(|(_, pool)| pool.stock() * 1000 / pool.target.max(1))
         .map(|(at, _)| *at)
 }
 
@@ -115,14 +134,18 @@ mod tests {
     fn waiting_claims_come_before_the_fill_and_the_emptiest_pool_is_filled_first() {
         let mut pools = [with_cold(4, &[1, 2]), with_cold(2, &[]), with_cold(0, &[])];
         let now = Nanos(0);
-        assert_eq!(next_to_make(&pools, |_| 0, now), Some(1));
-        assert_eq!(next_to_make(&pools, |at| usize::from(at == 2), now), Some(2));
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(1));
+        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(2));
         pools[2].began();
-        assert_eq!(next_to_make(&pools, |at| usize::from(at == 2), now), Some(1));
+        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(1));
         pools[1].backoff.failed(now);
-        assert_eq!(next_to_make(&pools, |_| 0, now), Some(0));
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(0));
+        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, now), None);
+        pools[1].backoff.succeeded();
+        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, now), Some(1));
+        pools[1] = with_cold(2, &[7, 8]);
         pools[0] = with_cold(4, &[1, 2, 3, 4]);
-        assert_eq!(next_to_make(&pools, |_| 0, now), None);
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), None);
     }
 
     #[test]

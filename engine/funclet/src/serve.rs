@@ -2,7 +2,7 @@
 //!
 //! Owns: the way of a claim through bounds, ledger and lists. Must not know: how a container is made or given code.
 
-use faaster_limits::CLAIM_WAIT_MAX;
+use faaster_limits::{CLAIM_WAIT_MAX, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
 };
@@ -177,7 +177,10 @@ impl Funclet {
             self.timers.cancel(timer);
         }
         match self.attach(&waiting, id, generation, source)? {
-            Ok(()) => self.ledger.settle(claims::memory_bytes(&waiting.claim)),
+            Ok(()) => {
+                self.ledger.settle(claims::memory_bytes(&waiting.claim));
+                self.quiet_until = Nanos::now().after(POOL_REFILL_QUIET);
+            }
             Err((refusal, errno)) => {
                 self.ledger.unmark(claims::memory_bytes(&waiting.claim));
                 self.refuse(&waiting, refusal, errno);

@@ -199,6 +199,9 @@ pub const BOOT_OUTPUT_BYTES_MAX: usize = 2048;
 pub const BOOT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// See [`BOOT_BACKOFF_MAX`].
 pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// After a claim, a pool that is at least half full is refilled only after this long without another: booting an interpreter
+/// takes the core that the claimed one needs for its first answer.
+pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
 /// Claims that wait in one funclet, for memory or for a container.
 pub const CLAIMS_WAITING_MAX: usize = 1024;
 /// Longest that a claim may wait, whatever deadline it names.

@@ -131,17 +131,16 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Order> {
 /// The file is shared by all containers, so its read position is nobody's: read from the start by offset.
 fn read_filters(file: OwnedFd) -> Result<Filters, Failure> {
     let failed = |errno| Failure::new(InitStep::Filters, errno);
-    let mut bytes = vec![0; INIT_FILTERS_BYTES_MAX];
-    let mut length = 0;
     let file = File::from(file);
-    loop {
-        let count = file.read_at(&mut bytes[length..], length as u64).map_err(|_| failed(Errno::IO))?;
-        length += count;
-        if count == 0 {
-            break;
-        }
-    }
-    Filters::from_bytes(&bytes[..length]).map_err(|_| failed(Errno::INVAL))
+    let size = file.metadata().map_err(|_| failed(Errno::IO))?.len();
+    // Just as much memory as it takes: every container has its own copy of this process.
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|size| *size <= INIT_FILTERS_BYTES_MAX)
+        .ok_or(failed(Errno::FBIG))?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0).map_err(|_| failed(Errno::IO))?;
+    Filters::from_bytes(&bytes).map_err(|_| failed(Errno::INVAL))
 }
 
 /// The log must reach its end when the runtime and its children are gone, so init must not hold it open.

@@ -1,6 +1,6 @@
 //! How containers end, by themselves and otherwise, and what the engine hears of it.
 
-use faaster_protocol::funclet::{CodeHash, End, Event, Request};
+use faaster_protocol::funclet::{CodeHash, End, Event, Generation, Request};
 use serde_json::json;
 
 use crate::support::{Engine, Instance, Node, Options, can_run, eventually};
@@ -186,7 +186,7 @@ fn a_kill_is_reported_once_and_only_for_this_life() {
     assert_eq!(ended(&mut node.engine, &instance).end, End::Killed);
     let mut other = loaded(&mut node, code);
     node.engine.kill(&instance);
-    node.engine.send(&Request::Kill { slot: other.slot, generation: instance.generation });
+    node.engine.send(&Request::Kill { slot: other.slot, generation: Generation(other.generation.0 + 1) });
     assert_eq!(other.run("result = 'alive'"), "alive");
     assert!(!node.engine.aside.iter().any(|event| matches!(event, Event::Ended { .. })));
 }
