@@ -128,8 +128,7 @@ class CliTest(EngineCase):
         self.assertEqual(len(listed), 1)
         table = self.cli("instances").stdout
         row = next(line for line in table.splitlines() if line.startswith("echo "))
-        self.assertIn(listed[0]["ID"], row)
-        self.assertRegex(row, rf"^echo +\$LATEST +\S+ +idle +0 +{listed[0]['Accepted']} +\d+ +\d+\.\d +\d+\.\d$")
+        self.assertRegex(row, rf"^echo +\$LATEST .*{listed[0]['ID']} +idle +0 +{listed[0]['Accepted']} +\d+ +\d+\.\d")
         self.assertEqual(self.data("resource")["Default"]["Memory"], 128 << 20)
         self.assertRegex(self.cli("resource").stdout, r"(?m)^Capacity +\d+ +\d+")
         runtimes = {one["Name"]: one for one in self.data("runtimes")}
@@ -235,7 +234,12 @@ class CliTest(EngineCase):
         self.assertIn("Exit codes", run_command("--help").stdout)
 
     def test_doctor(self):
-        places = [f"--data={self.home}/data", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0"]
+        places = [f"--data={self.home}/data", "--registry-listen=127.0.0.1:0"]
+        taken = f"--listen={self.node.controller}"
+        ended = run_command("doctor", *places, taken)
+        self.assertEqual(ended.returncode, DONE, ended.stdout)
+        self.assertIn(f"{self.node.controller} is taken by", ended.stdout)
+        places.append("--listen=127.0.0.1:0")
         ended = run_command("doctor", *places)
         self.assertEqual(ended.returncode, DONE, ended.stdout)
         self.assertIn("The engine can start here.", ended.stdout)
@@ -243,9 +247,6 @@ class CliTest(EngineCase):
             self.assertIn(what, ended.stdout)
         findings = json.loads(run_command("doctor", "--json", *places).stdout)
         self.assertEqual({one["verdict"] for one in findings} - {"ok", "weak"}, set())
-        ended = run_command("doctor", *places, f"--listen={self.node.controller}")
-        self.assertEqual(ended.returncode, REFUSED if "MISSING" in ended.stdout else DONE)
-        self.assertIn("taken by", ended.stdout)
 
     def test_completions(self):
         for shell in ("bash", "zsh", "fish"):
@@ -253,7 +254,6 @@ class CliTest(EngineCase):
             self.assertEqual(ended.returncode, DONE)
             for command in ("deploy", "invoke", "doctor"):
                 self.assertIn(command, ended.stdout)
-            self.assertNotIn("__engine", ended.stdout)
         script = run_command("completions", "bash").stdout
         checked = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
         self.assertEqual((checked.returncode, checked.stderr), (0, ""))

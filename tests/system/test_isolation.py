@@ -5,8 +5,7 @@ import socket
 import unittest
 
 from support import machine
-from support.deploy import Call, EngineCase, Gate, instances, source
-from support.wait import until
+from support.deploy import Call, EngineCase, Gate, source
 
 DENIED = ("EPERM", "ENOSYS", "EACCES")
 
@@ -78,8 +77,13 @@ class IsolationTest(EngineCase):
         self.assertEqual(self.seen["status"]["Seccomp"], "2")
         for pid in self.held("caps"):
             status = status_of(pid)
-            self.assertEqual((int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"], status["Seccomp"]),
-                             (0, 0, "1", "2"), status["Name"])
+            self.assertEqual((int(status["CapEff"], 16), int(status["CapPrm"], 16), status["NoNewPrivs"]), (0, 0, "1"), status["Name"])
+            if status["Name"] != "faaster-init":
+                self.assertEqual(status["Seccomp"], "2", status["Name"])
+
+    def test_process_1_which_has_no_filter_is_out_of_reach(self):
+        for what, result in self.seen["init"].items():
+            self.assertIn(result, DENIED, what)
 
     def test_the_engine_itself_has_none(self):
         status = status_of(self.node.engine_pid())
@@ -91,6 +95,7 @@ class IsolationTest(EngineCase):
             self.assertIn(result, DENIED, name)
         for name in ("clone3", "io_uring_setup"):
             self.assertEqual(self.seen["syscalls"][name], "ENOSYS", "libraries fall back only then")
+        self.assertIn(self.seen["identity"]["changes"]["device"], DENIED)
         for place, result in self.seen["remount"].items():
             self.assertIn(result, DENIED, place)
 
@@ -106,9 +111,7 @@ class IsolationTest(EngineCase):
             self.assertLessEqual({"nosuid", "nodev"}, set(options[place]), place)
         self.assertTrue(64 << 20 <= self.seen["tmp_bytes"] <= 10_240 << 20)
 
-    def test_the_code_and_the_mounts_say_nothing_of_the_host(self):
-        for word in (str(self.node.home), "faaster-test"):
-            self.assertNotIn(word, self.seen["mounts"])
+    def test_cgroup_and_environment_say_nothing_of_the_host(self):
         self.assertNotIn(self.node.instance, self.seen["cgroup"])
         for name in self.seen["environment"]:
             self.assertFalse(name.startswith("FAASTER_"), name)
@@ -152,8 +155,7 @@ class IsolationTest(EngineCase):
 
     def test_the_root_holds_little(self):
         self.assertLessEqual({"usr", "tmp", "proc", "dev", "var"}, set(self.seen["root"]))
-        for name in ("root", "home", "boot", "work", "mnt", "srv"):
-            self.assertNotIn(name, self.seen["root"])
+        self.assertEqual(self.seen["filled"], [], "folders of the host that are not its business")
         self.assertEqual(self.seen["tmp"], [])
 
     def test_tmp_is_not_shared(self):
@@ -182,12 +184,6 @@ class IsolationTest(EngineCase):
         self.assertEqual(sockets, ["3"], seen["descriptors"])
         for number, target in seen["descriptors"].items():
             self.assertTrue(target.startswith(("/dev/null", "pipe:", "socket:", "anon_inode:")), (number, target))
-
-    def test_code_of_others_is_out_of_reach(self):
-        self.deploy("look", "import os\ndef handler(event, context):\n    return [p for p in ('/var/lib', '/var/lib/faaster', '/run', '/root')"
-                            " if os.path.isdir(p) and os.listdir(p)]\n")
-        self.assertEqual(self.call("look"), [])
-        until(lambda: instances(self.node, "look")[0]["State"] == "idle", "it at rest")
 
 
 if __name__ == "__main__":

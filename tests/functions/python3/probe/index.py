@@ -11,10 +11,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 NUMBERS = {
     "x86_64": {"mount": 165, "unshare": 272, "bpf": 321, "io_uring_setup": 425, "ptrace": 101, "setns": 308, "reboot": 169,
                "init_module": 175, "kexec_load": 246, "add_key": 248, "perf_event_open": 298, "userfaultfd": 323,
-               "clone3": 435, "pivot_root": 155, "chroot": 161, "swapon": 167, "open_by_handle_at": 304, "mknodat": 259},
+               "clone3": 435, "pivot_root": 155, "chroot": 161, "swapon": 167, "open_by_handle_at": 304},
     "aarch64": {"mount": 40, "unshare": 97, "bpf": 280, "io_uring_setup": 425, "ptrace": 117, "setns": 268, "reboot": 142,
                 "init_module": 105, "kexec_load": 104, "add_key": 217, "perf_event_open": 241, "userfaultfd": 282,
-                "clone3": 435, "pivot_root": 41, "chroot": 51, "swapon": 224, "open_by_handle_at": 265, "mknodat": 33},
+                "clone3": 435, "pivot_root": 41, "chroot": 51, "swapon": 224, "open_by_handle_at": 265},
 }
 
 
@@ -112,6 +112,35 @@ def processes():
     return {pid: status(pid)["Name"] for pid in os.listdir("/proc") if pid.isdigit()}
 
 
+def init():
+    """Ways into process 1: it is the engine's own and has no filter, so its memory must not be ours to write."""
+    def memory():
+        os.close(os.open("/proc/1/mem", os.O_RDWR))
+
+    def environment():
+        with open("/proc/1/environ", "rb") as file:
+            file.read()
+
+    def descriptors():
+        os.listdir("/proc/1/fd")
+
+    def root():
+        os.listdir("/proc/1/root/")
+
+    def process_vm():
+        if libc.process_vm_readv(1, None, 0, None, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "process_vm_readv")
+
+    return {"memory": outcome(memory), "descriptors": outcome(descriptors), "root": outcome(root), "environment": outcome(environment),
+            "process_vm_readv": outcome(process_vm)}
+
+
+def filled():
+    """Folders that belong to the host and have something in them here."""
+    places = ("/root", "/home", "/boot", "/mnt", "/media", "/srv", "/work", "/run", "/opt", "/var/lib", "/var/log", "/etc/ssh", "/sys")
+    return [place for place in places if os.path.isdir(place) and os.access(place, os.R_OK) and os.listdir(place)]
+
+
 def signals(event):
     """What happens to a signal for a process of the host, by its number there."""
     return {str(pid): outcome(lambda: os.kill(pid, 0)) for pid in event.get("pids", [])}
@@ -120,7 +149,7 @@ def signals(event):
 def identity():
     changes = {"setuid": outcome(lambda: os.setuid(0)), "setgid": outcome(lambda: os.setgid(0)),
                "setgroups": outcome(lambda: os.setgroups([0])), "chroot": outcome(lambda: os.chroot("/tmp")),
-               "nice": outcome(lambda: os.nice(-5)), "hostname": outcome(lambda: socket.sethostname("x"))}
+               "device": outcome(lambda: os.mknod("/tmp/device", 0o020600, os.makedev(1, 1))), "nice": outcome(lambda: os.nice(-5)), "hostname": outcome(lambda: socket.sethostname("x"))}
     return {"uid": os.getuid(), "gid": os.getgid(), "groups": os.getgroups(), "changes": changes}
 
 
@@ -146,7 +175,8 @@ def handler(event, context):
         "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in ("user", "pid", "mnt", "ipc", "uts", "net", "cgroup")},
         "dev": sorted(os.listdir("/dev")),
         "root": sorted(os.listdir("/")),
-        "sys": os.listdir("/sys") if os.path.isdir("/sys") else [],
+        "filled": filled(),
+        "init": init(),
         "tmp": sorted(os.listdir("/tmp")),
         "tmp_bytes": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize,
         "cgroup": open("/proc/self/cgroup").read(),
