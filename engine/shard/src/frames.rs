@@ -5,15 +5,14 @@
 
 use faaster_limits::{LOG_TAIL_BYTES_MAX, RESPONSE_BYTES_MAX};
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
-use faaster_protocol::funclet::End;
 use faaster_sys::ring::{Armed, Group, Received, Ring};
 use rustix::io::Errno;
 
-use crate::answer::{Outcome, Refused};
+use crate::answer::Outcome;
 use crate::call::{Call, Tail};
 use crate::event::Source;
 use crate::ingress::Payload;
-use crate::instance::{Cause, Ended, Ending, Instance, State};
+use crate::instance::{Cause, Ending, Instance, State};
 use crate::shard::Shard;
 use crate::slab::Id;
 
@@ -104,8 +103,10 @@ impl<R: Ring> Shard<R> {
 
     fn retire_now(&mut self, id: Id<Instance>, ending: Ending) {
         let Some(instance) = self.instances.get_mut(id) else { return };
-        if instance.ending == Ending::NotYet || instance.ending == Ending::Retired {
-            instance.ending = ending;
+        match (instance.ending, ending) {
+            // What becomes of a retired one is nothing to those who wait for its successor.
+            (Ending::NotYet, _) | (Ending::Retired, Ending::TimedOut) => instance.ending = ending,
+            _ => {}
         }
         if !matches!(instance.state(), State::Draining | State::Gone) {
             instance.go(Cause::Drain);
@@ -421,58 +422,7 @@ impl<R: Ring> Shard<R> {
         self.arm_instance(id, at_ns);
     }
 
-    /// Its container is gone: answers what it still owed and frees everything.
-    pub(crate) fn bury(&mut self, id: Id<Instance>) {
-        self.collect_log(id);
-        let Some(instance) = self.instances.get_mut(id) else { return };
-        instance.go(Cause::Died);
-        if !instance.kill_sent {
-            // Its channel ended and nobody said why: make sure that nothing is left of it.
-            self.kill(id);
-        }
-        let instance = self.instances.remove(id).expect("got above");
-        let index = instance.function;
-        let function = self.functions.get_mut(index);
-        function.not_ready(id);
-        function.instances.retain(|other| *other != id);
-        self.ring.close(instance.channel);
-        self.ring.close(instance.log);
-        if !instance.in_flight.is_empty() {
-            self.counters.instances_lost_total += 1;
-        }
-        for call_id in &instance.in_flight {
-            let Some(call) = self.calls.get(*call_id) else { continue };
-            if call.deadline_ns <= self.now_ns {
-                self.answer_timed_out(*call_id);
-            } else {
-                self.counters.invocations_failed_total += 1;
-                let text = died_text(call.request_id.as_str(), instance.end);
-                self.answer(*call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
-            }
-        }
-        let alone = instance.ready_ns == 0 && self.functions.get(index).ready.is_empty();
-        match instance.ending {
-            Ending::NotReady if alone => self.fail_queue(index, Outcome::Refused(Refused::NotReady), b""),
-            Ending::NotYet | Ending::Broken if alone => self.fail_loading(index, instance.end),
-            _ => {}
-        }
-        self.functions.release_if_unused(index);
-        if self.functions.try_get_mut(index).is_some() {
-            self.consider_starting(index);
-        }
-    }
-
-    /// The runtime died before it was ready: those who wait hear how.
-    fn fail_loading(&mut self, index: u32, end: Option<Ended>) {
-        while let Some(call_id) = self.functions.get_mut(index).queue.pop_front() {
-            let Some(call) = self.calls.get(call_id) else { continue };
-            self.counters.invocations_failed_total += 1;
-            let text = died_text(call.request_id.as_str(), end);
-            self.answer(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
-        }
-    }
-
-    fn answer_timed_out(&mut self, id: Id<Call>) {
+    pub(crate) fn answer_timed_out(&mut self, id: Id<Call>) {
         let Some(call) = self.calls.get(id) else { return };
         let secs = self.functions.get(call.function).deployed.timeout_ms / 1000;
         let text = format!(
@@ -511,50 +461,4 @@ fn too_large() -> String {
         "{{\"errorMessage\":\"the result is larger than {RESPONSE_BYTES_MAX} bytes\",\
          \"errorType\":\"Function.ResponseSizeTooLarge\"}}"
     )
-}
-
-/// How an instance ended, for the callers whose calls it took along (Lambda's words and types).
-fn died_text(request_id: &str, end: Option<Ended>) -> String {
-    let (kind, what) = match end.map(|ended| (ended.end, ended)) {
-        Some((End::OutOfMemory, ended)) => (
-            "Runtime.OutOfMemory",
-            format!(
-                "Runtime ran out of memory: its limit is {} MB, it used {} MB at most",
-                ended.memory_limit_bytes >> 20,
-                ended.memory_peak_bytes >> 20
-            ),
-        ),
-        Some((End::Exited(code), _)) => {
-            ("Runtime.ExitError", format!("Runtime exited with error: exit status {code}"))
-        }
-        Some((End::Signalled(signal), _)) => {
-            ("Runtime.ExitError", format!("Runtime exited with error: signal {signal}"))
-        }
-        Some((End::Killed, _)) => (
-            "Runtime.ProtocolError",
-            "Runtime was ended because it closed its channel or broke the frame protocol".to_owned(),
-        ),
-        None => ("Runtime.ExitError", "Runtime ended together with its funclet".to_owned()),
-    };
-    format!("{{\"errorMessage\":\"RequestId: {request_id} Error: {what}\",\"errorType\":\"{kind}\"}}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deaths_are_named_in_valid_json() {
-        let ended = |end| Some(Ended { end, memory_peak_bytes: 130 << 20, memory_limit_bytes: 128 << 20 });
-        for (end, kind, words) in [
-            (ended(End::OutOfMemory), "Runtime.OutOfMemory", "its limit is 128 MB, it used 130 MB"),
-            (ended(End::Exited(3)), "Runtime.ExitError", "exit status 3"),
-            (ended(End::Signalled(9)), "Runtime.ExitError", "signal 9"),
-            (None, "Runtime.ExitError", "funclet"),
-        ] {
-            let value: serde_json::Value = serde_json::from_str(&died_text("id-1", end)).unwrap();
-            assert_eq!(value["errorType"], kind);
-            assert!(value["errorMessage"].as_str().unwrap().contains(words), "{value}");
-        }
-    }
 }

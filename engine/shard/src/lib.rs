@@ -6,10 +6,12 @@
 
 mod answer;
 pub mod api;
+pub mod audit;
 mod call;
 mod claims;
 mod commands;
 mod connection;
+mod death;
 mod dispatch;
 mod errand;
 mod event;

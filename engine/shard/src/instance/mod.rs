@@ -134,7 +134,11 @@ impl Instance {
 
     /// Most memory that its container held so far, as the funclet's gauge tells.
     pub(crate) fn memory_peak_bytes(&self) -> u64 {
-        self.gauge.as_ref().map_or(0, faaster_sys::gauge::read_number)
+        // After its end the gauge is gone, and the funclet has told.
+        match self.end {
+            Some(ended) => ended.memory_peak_bytes,
+            None => self.gauge.as_ref().map_or(0, faaster_sys::gauge::read_number),
+        }
     }
 
     /// Follows the diagram; see [`State::after`].
