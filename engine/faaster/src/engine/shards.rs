@@ -60,10 +60,6 @@ pub(crate) fn start(
     for (index, (shard, mailbox)) in prepared.into_iter().zip(mailboxes).enumerate() {
         let core = config.core_of(index);
         let notices = notices.clone();
-        #[expect(
-            clippy::result_large_err,
-            reason = "a sink gives the notice back, which is the shard's to keep"
-        )]
         let sink = Box::new(move |notice| {
             notices.try_send(notice).map_err(|refused| match refused {
                 TrySendError::Full(notice) | TrySendError::Closed(notice) => notice,
