@@ -223,6 +223,17 @@ class EngineCase(unittest.TestCase):
         self.assertEqual((answer.status, answer.headers["X-Easyfaas-Function-Error"]), (200, "Unhandled"), answer)
         return answer.json()
 
+    def lost(self, answer, more=""):
+        """The call's process ended before it answered: FaaSter's sentence, with `more` behind it."""
+        self.assertEqual((answer.status, answer.headers["X-Easyfaas-Function-Error"]), (200, "Unhandled"), answer)
+        request_id = answer.headers["X-Easyfaas-Request-Id"]
+        sentence = f"RequestID: {request_id} Process exited before completing request"
+        self.assertEqual(answer.text, sentence + more)
+
+    def log_says(self, name, pattern):
+        """The function's log comes to hold `pattern`."""
+        until(lambda: re.search(pattern, log_of(self.node, name)), f"the log of {name} to say {pattern}")
+
     def call(self, name, event=b"{}", **options):
         """The body of a call that must succeed, as JSON."""
         return self.good(self.node.invoke(name, event, **options)).json()
