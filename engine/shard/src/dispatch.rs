@@ -173,7 +173,7 @@ impl<R: Ring> Shard<R> {
     }
 
     /// Instances of the newest revision that take calls now or soon.
-    fn serving(&self, index: u32) -> usize {
+    pub(crate) fn serving(&self, index: u32) -> usize {
         let function = self.functions.get(index);
         let takes_calls = |id: &&Id<Instance>| {
             self.instances.get(**id).is_some_and(|instance| {

@@ -44,6 +44,11 @@ impl Timers {
         self.heap.peek().map(|Reverse((at_ns, _))| *at_ns)
     }
 
+    /// Entries, stale ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The next entry that is due. The owner must answer with [`Alarm::fired`].
     pub(crate) fn pop_due(&mut self, now_ns: u64) -> Option<(u64, Owner)> {
         if self.next_ns()? > now_ns {

@@ -104,7 +104,6 @@ impl Wire {
         // Closing with unread input is a reset whatever the dice say.
         if self.kind == Kind::Stream && (reset || !self.outward.bytes.is_empty()) {
             self.inward.reset = true;
-            self.inward.bytes.clear();
         }
         self.outward.bytes.clear();
         self.outward.records.clear();
