@@ -88,16 +88,15 @@ class SchedulingTest(EngineCase):
             self.good(answer)
         self.assertEqual(len(instances(self.node, "patient")), 1)
 
-    def test_a_burst_makes_no_more_instances_than_it_has_calls(self):
+    def test_a_burst_of_short_calls_makes_few_instances(self):
         self.deploy("burst", "def handler(event, context):\n    return 'ok'\n", Timeout=60)
         for answer in answers([Call(self.node, "burst") for _ in range(50)]):
             self.assertEqual(self.good(answer).text, "ok")
+        # Nothing waits any more, so nothing new may come into being: what was asked for and is not needed is taken back.
         made = len(instances(self.node, "burst"))
         self.assertLessEqual(made, 50)
-        # Short calls that would wait for less than a cold start takes make none.
-        for _ in range(3):
-            for _ in range(50):
-                self.good(self.node.invoke("burst"))
+        for _ in range(100):
+            self.good(self.node.invoke("burst"))
         self.assertLessEqual(len(instances(self.node, "burst")), made)
 
     def test_a_burst_is_bounded_by_the_function_s_own_limit(self):
