@@ -41,14 +41,12 @@ pub(crate) struct Claiming {
     deployed: Arc<Deployed>,
 }
 
-/// MiB of /tmp in a container.
-const TMP_MB: u32 = {
-    let mb = TMP_BYTES_DEFAULT >> 20;
-    assert!(mb <= u32::MAX as u64);
-    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
-    let mb = mb as u32;
-    mb
-};
+/// MiB of /tmp for a function with so much memory. /tmp is memory of the container: with all of it there, a full /tmp
+/// would be out of memory; with half, it is ENOSPC, which a handler can deal with.
+fn tmp_mb(memory_mb: u32) -> u32 {
+    let most = u32::try_from(TMP_BYTES_DEFAULT >> 20).unwrap_or(u32::MAX);
+    (memory_mb / 2).min(most)
+}
 
 impl<R: Ring> Shard<R> {
     /// A funclet (re)started.
@@ -120,7 +118,7 @@ impl<R: Ring> Shard<R> {
             function_tag: deployed.function_tag,
             memory_mb: deployed.memory_mb,
             pids_max: PIDS_PER_CONTAINER_MAX,
-            tmp_mb: TMP_MB,
+            tmp_mb: tmp_mb(deployed.memory_mb),
             deadline_ns: self.now_ns + deployed.timeout_ms * 1_000_000,
         };
         self.functions.get_mut(index).starting += 1;
