@@ -36,6 +36,11 @@ pub(crate) fn run(arguments: LogsArguments, format: Format) -> Result<Outcome, C
     let client = Client::new(arguments.target);
     let path = format!("/v1/functions/{}/logs", encode(&arguments.function));
     let mut page = client.get(Port::Controller, &path)?.accepted()?.json()?;
+    if is_empty(&page) {
+        // A function that has printed nothing is told apart from one that is not there, by what the registry says.
+        let versions = format!("/v1/functions/{}/versions", encode(&arguments.function));
+        client.get(Port::Registry, &versions)?.accepted()?;
+    }
     print_page(&page, format)?;
     if !arguments.follow {
         return Ok(Outcome::Success);
@@ -47,11 +52,15 @@ pub(crate) fn run(arguments: LogsArguments, format: Format) -> Result<Outcome, C
         let ask = Ask { patience: POLL_PATIENCE, ..Ask::new(Port::Controller, "GET", &target) };
         page = client.send(&ask, &[])?.accepted()?.json()?;
         print_page(&page, format)?;
-        if page["Entries"].as_array().is_none_or(Vec::is_empty) {
+        if is_empty(&page) {
             let waited = wait_readable(&[], PAUSE);
             waited.map_err(|errno| CliError::Local(format!("cannot wait: {errno}")))?;
         }
     }
+}
+
+fn is_empty(page: &Value) -> bool {
+    page["Entries"].as_array().is_none_or(Vec::is_empty)
 }
 
 fn print_page(page: &Value, format: Format) -> Result<(), CliError> {

@@ -14,6 +14,7 @@ mod package;
 mod settings;
 mod show;
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -22,6 +23,7 @@ use crate::config::SettingFlags;
 use crate::exit::{self, Outcome};
 use crate::supervisor::data::Keep;
 use crate::supervisor::serve::{Announcement, serve};
+use crate::supervisor::start::{ENGINE_COMMAND, FUNCLET_COMMAND};
 use client::Target;
 use error::CliError;
 use output::Format;
@@ -65,10 +67,6 @@ enum Command {
     Config(settings::SettingsOnly),
     /// Print a completion script for a shell
     Completions { shell: clap_complete::Shell },
-    #[command(name = "__engine", hide = true)]
-    Engine,
-    #[command(name = "__funclet", hide = true)]
-    Funclet,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +89,12 @@ struct ServeArguments {
 
 /// Runs the command that was typed.
 pub(crate) fn run() -> Outcome {
+    // What the supervisor starts is no command for people: it stands in no help and no completion.
+    match std::env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
+        Some(ENGINE_COMMAND) => return crate::engine::main(),
+        Some(FUNCLET_COMMAND) => return crate::containers::main(),
+        _ => {}
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -114,8 +118,6 @@ pub(crate) fn run() -> Outcome {
         Command::Doctor(arguments) => doctor::run(arguments, format),
         Command::Config(arguments) => settings::run(arguments, format),
         Command::Completions { shell } => completions(shell),
-        Command::Engine => Ok(crate::engine::main()),
-        Command::Funclet => Ok(crate::containers::main()),
     };
     result.unwrap_or_else(|error| fail(&error, format))
 }

@@ -272,10 +272,14 @@ fn argument(setting: &Setting) -> Arg {
         setting.variable()
     ));
     match setting.shape {
-        Shape::One => arg.action(ArgAction::Set),
-        Shape::Switch => {
-            arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true")
-        }
+        // The last one counts, so that what a script passes can be overridden by adding to it.
+        Shape::One => arg.action(ArgAction::Set).overrides_with(setting.name),
+        Shape::Switch => arg
+            .action(ArgAction::Set)
+            .overrides_with(setting.name)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true"),
         Shape::Many | Shape::Pairs => arg.action(ArgAction::Append),
     }
 }

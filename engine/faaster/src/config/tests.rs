@@ -135,6 +135,13 @@ fn every_setting_has_help_and_a_distinct_flag() {
 }
 
 #[test]
+fn the_last_of_two_flags_counts() {
+    let (config, _) =
+        read(&["--shards=1", "--simple-auth", "--shards=2", "--simple-auth=false"], &[], "").unwrap();
+    assert_eq!((config.shards, config.simple_auth), (2, false));
+}
+
+#[test]
 fn flags_can_be_passed_on() {
     let given =
         flags(&["--config", "/x", "--shards", "3", "--pool", "a=1", "--pool", "b=2", "--simple-auth"]);

@@ -24,6 +24,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of the JSON: a bound against a broken parent, far above what the settings can need.
 const START_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
+/// First argument of the engine's process.
+pub(crate) const ENGINE_COMMAND: &str = "__engine";
+/// First argument of a funclet's process.
+pub(crate) const FUNCLET_COMMAND: &str = "__funclet";
+
 /// Which process of ours a child is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
@@ -35,8 +40,8 @@ impl Role {
     /// Hidden subcommand that becomes it.
     pub(crate) fn subcommand(self) -> &'static str {
         match self {
-            Self::Engine => "__engine",
-            Self::Funclet(_) => "__funclet",
+            Self::Engine => ENGINE_COMMAND,
+            Self::Funclet(_) => FUNCLET_COMMAND,
         }
     }
 }

@@ -1,0 +1,67 @@
+"""`faaster demo`: an engine of its own, an example for each language, figures, and nothing left."""
+
+import json
+import signal
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from support import machine
+from support.node import clean_environment, program, run_command
+from support.wait import until
+
+
+def leftovers():
+    """What a demo could leave: its data, and cgroups of any engine that no process is in."""
+    return [str(path) for path in Path("/var/tmp").glob("faaster-demo-*")]
+
+
+class DemoTest(unittest.TestCase):
+    def test_every_language_is_measured_and_nothing_is_left(self):
+        before = set(machine.processes())
+        ended = run_command("demo", "--once", "--json", timeout_s=300)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        rows = {row["runtime"]: row for row in json.loads(ended.stdout)}
+        self.assertLessEqual({"python3", "nodejs", "provided"}, set(rows), ended.stderr)
+        for row in rows.values():
+            self.assertIn("Hello", row["answer"])
+            self.assertGreater(row["coldUs"], 0)
+            self.assertGreaterEqual(row["warmP99Us"], row["warmMedianUs"])
+        until(lambda: not set(machine.processes()) - before, "processes gone")
+        self.assertEqual(leftovers(), [])
+
+    def test_it_goes_on_serving_until_it_is_stopped(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with tempfile.TemporaryFile("w+") as output:
+                process = subprocess.Popen(
+                    [program(), "demo"], stdout=output, stderr=subprocess.STDOUT, env=clean_environment(),
+                )
+
+                def said():
+                    output.seek(0)
+                    return output.read()
+
+                until(lambda: "goes on serving" in said() or process.poll() is not None, "the farewell", patience_s=300)
+                line = next((line for line in said().splitlines() if "curl -d" in line), "false")
+                called = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
+                self.assertIn("Hello", called.stdout, said())
+                process.send_signal(number)
+                self.assertEqual(process.wait(120), 0, said())
+            self.assertEqual(leftovers(), [])
+
+    def test_a_killed_demo_takes_its_engine_with_it(self):
+        before = set(machine.processes())
+        process = subprocess.Popen(
+            [program(), "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment(), text=True,
+        )
+        with process.stdout:
+            until(lambda: "goes on serving" in process.stdout.readline(), "the farewell", patience_s=300)
+            process.kill()
+            process.wait(60)
+        until(lambda: not set(machine.processes()) - before, "processes gone")
+        self.assertEqual(leftovers(), [])
+
+
+if __name__ == "__main__":
+    unittest.main()
