@@ -257,13 +257,18 @@ while True:
         })
 
     def test_a_bootstrap_that_is_missing_or_no_program(self):
-        for name, files in (("none", {"other": "x"}), ("text", {"bootstrap": "no program"}),
-                            ("interpreter", {"bootstrap": "#!/no/such/interpreter\n"}), ("ends", {"bootstrap": "#!/bin/sh\nexit 9\n"})):
+        for name, content, words in (
+            ("none", None, "no file /var/task/bootstrap"), ("text", "no program", "neither a program"),
+            ("interpreter", "#!/no/such/interpreter\n", "interpreter"),
+        ):
             with self.subTest(name):
-                self.deploy(f"bad-{name}", files, runtime="provided", handler="x", Timeout=5)
+                self.deploy(f"bad-{name}", {"bootstrap": content} if content else {"other": "x"}, runtime="provided", handler="x")
                 error = self.failed(self.node.invoke(f"bad-{name}"))
-                self.assertRegex(error["errorMessage"], "exit status|bootstrap|not ready")
-        self.assertIn("exit status 9", self.failed(self.node.invoke("bad-ends"))["errorMessage"])
+                self.assertEqual(error["errorType"], "Runtime.InvalidEntrypoint")
+                self.assertIn(words, error["errorMessage"])
+        self.deploy("bad-ends", {"bootstrap": "#!/bin/sh\nexit 9\n"}, runtime="provided", handler="x")
+        self.lost(self.node.invoke("bad-ends"))
+        self.log_says("bad-ends", "exit status 9")
 
 
 class AddedLanguageTest(EngineCase):
