@@ -84,6 +84,12 @@ pub const CLIENT_BUFFER_BYTES: usize = 4096;
 pub const INSTANCE_BUFFERS: u16 = 128;
 /// Bytes of one instance buffer.
 pub const INSTANCE_BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes of a small buffer that a shard keeps for its next use: what a client buffer holds, and an answer's head.
+pub const SPARE_BUFFER_BYTES: usize = CLIENT_BUFFER_BYTES + 1024;
+/// Small buffers that a shard keeps.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Uploads that a shard keeps for the next request whose body comes in pieces.
+pub const SPARE_UPLOADS_MAX: usize = 64;
 /// Messages in one direction between two threads (shard to shard, control to shard).
 pub const MAILBOX_MAX: usize = 4096;
 /// Bytes of requests and answers that a shard holds outside of its provided buffers.

@@ -262,7 +262,7 @@ impl<R: Ring> Shard<R> {
         slot.call = None;
         let (version, mode) = (slot.version, slot.body);
         let after = if draining { Persistence::Close } else { slot.persistence };
-        let mut aside = Vec::new();
+        let mut aside = if turn { Vec::new() } else { self.spares.buffer() };
         let out = if turn { connection.outbox.staging() } else { &mut aside };
         head(out, body.as_slice().len() as u64);
         finish_head(out, version, after);
@@ -272,7 +272,7 @@ impl<R: Ring> Shard<R> {
                 Payload::Borrowed(bytes) => connection.outbox.staging().extend_from_slice(bytes),
                 Payload::Owned(bytes) => connection.outbox.push_owned(bytes),
             }
-            connection.front_answered(after);
+            connection.front_answered(after, &mut self.spares);
             // Held back for its depth, or with a request that had to wait for this answer.
             let held_back =
                 (connection.receive.is_none() || !connection.input.is_empty()) && !connection.closing;
@@ -282,7 +282,14 @@ impl<R: Ring> Shard<R> {
                 self.resume_later(seat.connection);
             }
         } else {
-            connection.keep(seat.sequence, aside, body.into_vec(), after);
+            let body = match body {
+                Payload::Borrowed(bytes) if aside.len() + bytes.len() <= aside.capacity() => {
+                    aside.extend_from_slice(bytes);
+                    Vec::new()
+                }
+                other => other.into_vec(),
+            };
+            connection.keep(seat.sequence, aside, body, after);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::api::Port;
 use crate::call::Call;
 use crate::outbox::Outbox;
 use crate::slab::Id;
+use crate::spares::Spares;
 use crate::timer::Alarm;
 
 /// What the next bytes from the client are.
@@ -62,6 +63,7 @@ pub(crate) enum AnswerBody {
 /// An answer that waits for its turn.
 #[derive(Debug)]
 struct Ready {
+    /// The head, and the body if it is small.
     head: Vec<u8>,
     body: Vec<u8>,
     after: Persistence,
@@ -144,7 +146,7 @@ impl Connection {
     }
 
     /// The front answer is in the outbox: lets those behind it follow. `after` is what becomes of the connection.
-    pub(crate) fn front_answered(&mut self, mut after: Persistence) {
+    pub(crate) fn front_answered(&mut self, mut after: Persistence, spares: &mut Spares) {
         loop {
             self.slots.pop_front();
             self.front += 1;
@@ -156,6 +158,7 @@ impl Connection {
             }
             let Some(ready) = self.slots.front_mut().and_then(|slot| slot.ready.take()) else { return };
             self.outbox.staging().extend_from_slice(&ready.head);
+            spares.keep(ready.head);
             self.outbox.push_owned(ready.body);
             after = ready.after;
         }

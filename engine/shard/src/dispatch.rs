@@ -15,6 +15,7 @@ use crate::ingress::Payload;
 use crate::instance::{Cause, Instance, State};
 use crate::shard::Shard;
 use crate::slab::Id;
+use crate::spares::Spares;
 use crate::timer::Owner;
 
 /// A queue is looked at this often at least, while something waits in it.
@@ -39,12 +40,18 @@ impl<R: Ring> Shard<R> {
             return id;
         }
         let full = function.queue.len() >= QUEUE_PER_FUNCTION_MAX;
-        let held = event.as_slice().len();
+        let held = match &event {
+            Payload::Borrowed(bytes) => Spares::footprint(bytes.len()),
+            Payload::Owned(bytes) => bytes.len(),
+        };
         let index = call.function;
         let admitted = !full && self.hold(held);
         if admitted {
             call.held_bytes = held;
-            call.event = event.into_vec();
+            call.event = match event {
+                Payload::Borrowed(bytes) => self.spares.copy(bytes),
+                Payload::Owned(bytes) => bytes,
+            };
         }
         let id = self.calls.insert(call);
         if !admitted {
@@ -127,6 +134,8 @@ impl<R: Ring> Shard<R> {
         if event.len() > FRAME_EVENT_BYTES_MAX {
             // The rest is fed as the outbox empties; until then the call keeps it.
             self.calls.get_mut(id).expect("sending keeps the call").event = event;
+        } else {
+            self.spares.keep(event);
         }
     }
 
@@ -277,6 +286,7 @@ impl<R: Ring> Shard<R> {
         let mut call = self.calls.remove(id)?;
         let held = std::mem::take(&mut call.held_bytes);
         self.unhold(held);
+        self.spares.keep(std::mem::take(&mut call.event));
         if matches!(call.origin, Origin::Nobody) && call.style == Style::Event {
             self.async_queued -= 1;
         }

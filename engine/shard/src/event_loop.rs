@@ -219,9 +219,12 @@ impl<R: Ring> Shard<R> {
         for id in std::mem::take(&mut self.starved_logs) {
             self.read_log(id);
         }
-        for id in std::mem::take(&mut self.resumable) {
+        std::mem::swap(&mut self.resumable, &mut self.resuming);
+        let mut resuming = std::mem::take(&mut self.resuming);
+        for id in resuming.drain(..) {
             self.resume(id);
         }
+        self.resuming = resuming;
     }
 
     pub(crate) fn resume_later(&mut self, id: Id<Connection>) {

@@ -9,7 +9,7 @@ use faaster_http::{
 };
 use faaster_limits::{
     BODY_IDLE_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, PIPELINE_DEPTH_MAX,
-    WRITE_TIMEOUT,
+    SPARE_BUFFER_BYTES, WRITE_TIMEOUT,
 };
 use faaster_sys::ring::{Armed, Group, Received, Ring, Sock};
 use rustix::io::Errno;
@@ -311,13 +311,18 @@ impl<R: Ring> Shard<R> {
             self.mark_connection(id);
         }
         let Some(connection) = self.connections.get_mut(id) else { return Progress::NeedMore };
-        connection.reading = Reading::Body(Box::new(Upload {
-            head: bytes[..head.bytes].to_vec(),
-            body: Vec::with_capacity(reserved.min(RESERVE_BYTES_MAX)),
-            reader,
-            reserved_bytes: reserved,
-            began_ns,
-        }));
+        let fresh = Upload { head: Vec::new(), body: Vec::new(), reader, reserved_bytes: reserved, began_ns };
+        let mut upload = match self.spares.upload() {
+            Some(mut used) => {
+                let (head, body) = (std::mem::take(&mut used.head), std::mem::take(&mut used.body));
+                *used = Upload { head, body, ..fresh };
+                used
+            }
+            None => Box::new(fresh),
+        };
+        upload.head.extend_from_slice(&bytes[..head.bytes]);
+        upload.body.reserve(reserved.min(RESERVE_BYTES_MAX));
+        connection.reading = Reading::Body(upload);
         Progress::Used(head.bytes)
     }
 
@@ -359,7 +364,7 @@ impl<R: Ring> Shard<R> {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let port = connection.port;
         let done = std::mem::replace(&mut connection.reading, Reading::Head(HeadProgress::new()));
-        let Reading::Body(upload) = done else { unreachable!("only a body can be complete") };
+        let Reading::Body(mut upload) = done else { unreachable!("only a body can be complete") };
         let mut scratch = Scratch::new();
         let Ok(Parsed::Complete(head)) = parse(&upload.head, &mut scratch) else {
             unreachable!("these bytes were parsed before")
@@ -367,7 +372,14 @@ impl<R: Ring> Shard<R> {
         let sequence = open_slot(connection, &head);
         self.unhold(upload.reserved_bytes);
         self.counters.requests_total += 1;
-        self.on_request(id, sequence, port, &head, Payload::Owned(upload.body));
+        if upload.body.len() <= SPARE_BUFFER_BYTES {
+            // Small enough to be copied if it has to wait; so the buffers can be used again.
+            self.on_request(id, sequence, port, &head, Payload::Borrowed(&upload.body));
+        } else {
+            let body = std::mem::take(&mut upload.body);
+            self.on_request(id, sequence, port, &head, Payload::Owned(body));
+        }
+        self.spares.keep_upload(upload);
     }
 
     /// Answers a request that is no request, and reads nothing more from this client.

@@ -29,6 +29,7 @@ mod prepared;
 mod random;
 mod shard;
 mod slab;
+mod spares;
 mod timer;
 
 pub use api::{Command, Notice, Port, ShardConfig, ShardId};

@@ -16,6 +16,7 @@ use crate::instance::Instance;
 use crate::mailbox::MailboxEnd;
 use crate::random::Random;
 use crate::slab::{Id, Slab};
+use crate::spares::Spares;
 use crate::timer::Timers;
 
 /// One core's world.
@@ -53,6 +54,9 @@ pub struct Shard<R: Ring> {
     pub(crate) starved_logs: Vec<Id<Instance>>,
     /// Connections that were held back and may be read again.
     pub(crate) resumable: Vec<Id<Connection>>,
+    /// Empty; takes turns with `resumable`, so that the list can grow while it is worked through.
+    pub(crate) resuming: Vec<Id<Connection>>,
+    pub(crate) spares: Spares,
     /// Empty boxes for calls that cross to other shards.
     #[expect(clippy::vec_box, reason = "the boxes themselves travel; a Vec of values would copy them")]
     pub(crate) errands: Vec<Box<Errand>>,
@@ -129,6 +133,8 @@ impl<R: Ring> Shard<R> {
             starved_instances: Vec::new(),
             starved_logs: Vec::new(),
             resumable: Vec::new(),
+            resuming: Vec::new(),
+            spares: Spares::new(),
             errands: Vec::new(),
             unsent: std::collections::VecDeque::new(),
             owed_grants: std::collections::VecDeque::new(),

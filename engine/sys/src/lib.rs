@@ -5,6 +5,7 @@
 #![allow(unsafe_code, reason = "this crate is where the workspace keeps it; every other crate forbids it")]
 
 pub mod affinity;
+pub mod alloc_counter;
 pub mod child;
 pub mod clone3;
 pub mod credentials;
