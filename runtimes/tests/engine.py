@@ -116,6 +116,8 @@ class Instance:
             self.runtime.put_function(self.case, self.task.name)
             self._spawn()
             self.answers = {}
+            # It said that it is about to end.
+            self.dying = False
             self.last_id = 0
             self.buffer = bytearray()
             self.hello = None
@@ -269,6 +271,10 @@ class Instance:
 
     def frame_for_invocation(self, frame):
         """Books one frame to its invocation, with the engine's checks."""
+        if frame.kind == wire.ERROR and frame.invocation == 0:
+            # The process says that it will end; what is in flight is still answered.
+            self.dying = True
+            return
         answer = self.answers.get(frame.invocation)
         assert answer is not None, f"{frame} is about an invocation that never was"
         assert not answer.done, f"{frame} is about an invocation that was answered"

@@ -71,6 +71,8 @@ pub(crate) enum Timer {
     Boot(SlotId, Generation),
     /// A waiting claim's deadline.
     Claim(WaitingId),
+    /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
+    Shortage,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
     Retry,
 }
@@ -244,6 +246,7 @@ impl Funclet {
         match timer {
             Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
             Timer::Claim(id) => self.on_claim_deadline(id),
+            Timer::Shortage => self.remind_of_shortage(),
             Timer::Retry => {
                 self.removal_due = true;
                 self.give_up_on_old_removals(now);

@@ -2,6 +2,8 @@
 //!
 //! Owns: the way of a claim through bounds, ledger and lists. Must not know: how a container is made or given code.
 
+use std::time::Duration;
+
 use faaster_limits::{CLAIM_WAIT_MAX, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
@@ -31,6 +33,9 @@ pub(crate) struct Description {
     /// Still to be described.
     slots: Vec<(SlotId, Generation)>,
 }
+
+/// Between two announcements of a shortage that lasts.
+const SHORTAGE_REMINDER: Duration = Duration::from_millis(50);
 
 impl Funclet {
     pub(crate) fn on_channel(&mut self, channel: ChannelId) -> Result<(), FuncletError> {
@@ -102,8 +107,20 @@ impl Funclet {
             return;
         }
         waiting.timer = Some(self.claim_timer(&waiting));
+        let first = self.waiting.first_for_memory().is_none();
         self.waiting.push_for_memory(waiting);
         self.announce_shortage();
+        if first {
+            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
+        }
+    }
+
+    /// Says again that claims wait for memory, for as long as any does.
+    pub(crate) fn remind_of_shortage(&mut self) {
+        if self.waiting.first_for_memory().is_some() {
+            self.announce_shortage();
+            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
+        }
     }
 
     fn announce_shortage(&mut self) {

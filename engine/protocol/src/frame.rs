@@ -183,7 +183,8 @@ impl LoadMeta<'_> {
     pub fn encode_frame(&self) -> Vec<u8> {
         let meta = serde_json::to_vec(self).expect("strings and numbers always serialise");
         let mut header = Header::new(FrameType::Load, 0);
-        header.meta_bytes = u32::try_from(meta.len()).expect("environment and names are bounded far below 4 GiB");
+        header.meta_bytes =
+            u32::try_from(meta.len()).expect("environment and names are bounded far below 4 GiB");
         let mut frame = Vec::with_capacity(HEADER_BYTES + meta.len());
         frame.extend_from_slice(&header.encode());
         frame.extend_from_slice(&meta);

@@ -67,7 +67,12 @@ fn events_survive_the_wire() {
             created_ns: 7,
             claimed_ns: 8,
         }),
-        Event::Node(NodeInfo { memory_capacity_bytes: 1, slots_total: 2, claims_refused_total: 3, ..NodeInfo::default() }),
+        Event::Node(NodeInfo {
+            memory_capacity_bytes: 1,
+            slots_total: 2,
+            claims_refused_total: 3,
+            ..NodeInfo::default()
+        }),
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }

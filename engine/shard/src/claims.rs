@@ -39,6 +39,16 @@ pub(crate) struct Claiming {
     funclet: u16,
     placement: Placement,
     deployed: Arc<Deployed>,
+    want: Want,
+}
+
+/// Whether the function still waits for a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// It is counted in the function's `starting`.
+    Wanted,
+    /// It was taken back: not counted, and what still comes of it is ended at once.
+    TakenBack,
 }
 
 /// MiB of /tmp for a function with so much memory. /tmp is memory of the container: with all of it there, a full /tmp
@@ -107,7 +117,8 @@ impl<R: Ring> Shard<R> {
         let epoch = link.epoch;
         let funclet = u16::try_from(funclet).expect("at most FUNCLETS_MAX");
         let placement = self.first_placement(self.functions.get(index));
-        let claiming = Claiming { function: index, funclet, placement, deployed: deployed.clone() };
+        let want = Want::Wanted;
+        let claiming = Claiming { function: index, funclet, placement, deployed: deployed.clone(), want };
         let id = self.claims.insert(claiming);
         let claim = Claim {
             ticket: Ticket(id.to_bits()),
@@ -125,6 +136,19 @@ impl<R: Ring> Shard<R> {
         self.counters.cold_starts_total += 1;
         self.tell(sock, funclet, epoch, &Request::Claim(claim));
         true
+    }
+
+    /// Takes back the claims of a function that are under way.
+    pub(crate) fn cancel_claims(&mut self, index: u32) {
+        for id in self.claims.ids() {
+            let Some(claiming) = self.claims.get_mut(id) else { continue };
+            if claiming.function == index && claiming.want == Want::Wanted {
+                claiming.want = Want::TakenBack;
+                let funclet = claiming.funclet;
+                self.functions.get_mut(index).starting -= 1;
+                self.ask_funclet(funclet, &Request::CancelClaim { ticket: Ticket(id.to_bits()) });
+            }
+        }
     }
 
     fn tell(&mut self, sock: Sock, funclet: u16, epoch: u32, request: &Request) {
@@ -208,9 +232,9 @@ impl<R: Ring> Shard<R> {
         generation: Generation,
         descriptors: Vec<OwnedFd>,
     ) {
-        let Some(claiming) = self.claims.remove(claim) else {
-            self.kill_slot(funclet, slot, generation);
-            return;
+        let claiming = match self.claims.remove(claim) {
+            Some(claiming) if claiming.want == Want::Wanted => claiming,
+            _ => return self.kill_slot(funclet, slot, generation),
         };
         let index = claiming.function;
         self.functions.get_mut(index).starting -= 1;
@@ -252,7 +276,10 @@ impl<R: Ring> Shard<R> {
     }
 
     fn claim_failed(&mut self, claim: Id<Claiming>, refusal: Refusal) {
-        let Some(claiming) = self.claims.remove(claim) else { return };
+        let claiming = match self.claims.remove(claim) {
+            Some(claiming) if claiming.want == Want::Wanted => claiming,
+            _ => return,
+        };
         let index = claiming.function;
         let function = self.functions.get_mut(index);
         function.starting -= 1;

@@ -79,6 +79,9 @@ impl<R: Ring> Shard<R> {
             let (log, function) = (instance.log, instance.deployed.clone());
             self.drain_log_of_nobody(log, function);
         }
+        if self.instances.get(instance_id).is_some_and(|instance| instance.accepted_total == 0) {
+            self.give_early_log(id, instance_id);
+        }
         let call = self.calls.get_mut(id).expect("the caller holds it");
         let instance = self.instances.get_mut(instance_id).expect("ready instances are alive");
         call.place = Place::Running(instance_id);
@@ -114,6 +117,11 @@ impl<R: Ring> Shard<R> {
             }
             let function = self.functions.get_mut(index);
             let Some(call) = function.queue.pop_front() else {
+                if function.starting > 0 {
+                    // What was asked for is not needed any more.
+                    self.cancel_claims(index);
+                }
+                let function = self.functions.get_mut(index);
                 if !function.ready.contains(&instance_id) {
                     function.ready.push(instance_id);
                 }
@@ -170,8 +178,8 @@ impl<R: Ring> Shard<R> {
         let Some(front) = function.queue.front() else { return };
         let Some(front) = self.calls.get(*front) else { return };
         let waited_ns = self.now_ns.saturating_sub(front.arrived_ns);
-        let serving = self.serving(index);
-        let wanted = starts_wanted(self.functions.get(index), serving, waited_ns);
+        let (serving, loading) = (self.serving(index), self.loading(index));
+        let wanted = starts_wanted(self.functions.get(index), serving, loading, waited_ns);
         let room = INSTANCES_PER_SHARD_MAX.saturating_sub(self.instances.len() + self.claims.len());
         for _ in 0..wanted.min(room) {
             if !self.claim(index) {
@@ -193,6 +201,15 @@ impl<R: Ring> Shard<R> {
         function.instances.iter().filter(takes_calls).count()
     }
 
+    /// Those of them that are not ready yet: each will take its share of the queue.
+    fn loading(&self, index: u32) -> usize {
+        let instances = &self.functions.get(index).instances;
+        let is_loading = |id: &&Id<Instance>| {
+            self.instances.get(**id).is_some_and(|instance| instance.state() == State::Loading)
+        };
+        instances.iter().filter(is_loading).count()
+    }
+
     fn arm_queue(&mut self, index: u32) {
         let function = self.functions.get_mut(index);
         let Some(front) = function.queue.front() else { return };
@@ -210,7 +227,7 @@ impl<R: Ring> Shard<R> {
         }
         let due = |id: &Id<Call>| self.calls.get(*id).is_none_or(|call| call.deadline_ns <= self.now_ns);
         let expired: Vec<_> = self.functions.get(index).queue.iter().copied().filter(due).collect();
-        let refused = if self.has_ready_instance(index) { Refused::Busy } else { Refused::NotReady };
+        let refused = if self.is_only_loading(index) { Refused::NotReady } else { Refused::Busy };
         for id in expired {
             self.functions.get_mut(index).queue.retain(|queued| *queued != id);
             self.counters.invocations_throttled_total += 1;
@@ -220,10 +237,11 @@ impl<R: Ring> Shard<R> {
         self.consider_starting(index);
     }
 
-    /// Whether any instance of the function ever came up.
-    fn has_ready_instance(&self, index: u32) -> bool {
+    /// Whether there are instances and none of them ever came up: then the runtime is to blame, not the load.
+    fn is_only_loading(&self, index: u32) -> bool {
         let instances = &self.functions.get(index).instances;
-        instances.iter().any(|id| self.instances.get(*id).is_some_and(|instance| instance.ready_ns != 0))
+        let came_up = |id: &Id<Instance>| self.instances.get(*id).is_some_and(|it| it.ready_ns != 0);
+        !instances.is_empty() && !instances.iter().any(came_up)
     }
 
     /// Answers everything that waits for a function with the same words.
@@ -305,13 +323,14 @@ impl<R: Ring> Shard<R> {
 }
 
 /// How many more instances to ask for.
-fn starts_wanted(function: &Function, serving: usize, waited_ns: u64) -> usize {
+fn starts_wanted(function: &Function, serving: usize, loading: usize, waited_ns: u64) -> usize {
     let slots = function.deployed.concurrency.slots() as usize;
     let queued = function.queue.len();
     let starting = function.starting as usize;
     let allowed = (function.deployed.instances_max as usize).saturating_sub(serving + starting);
     // What is coming already will take this much of the queue.
-    let needed = queued.div_ceil(slots).saturating_sub(starting).min(allowed);
+    let coming = starting + loading;
+    let needed = queued.div_ceil(slots).saturating_sub(coming).min(allowed);
     if needed == 0 {
         return 0;
     }
@@ -326,7 +345,7 @@ fn starts_wanted(function: &Function, serving: usize, waited_ns: u64) -> usize {
     let service_ns = function.service_ns.max(waited_ns).max(1);
     let lanes = (queued as u64 * service_ns).div_ceil(function.cold_ns.max(1));
     let instances = usize::try_from(lanes).unwrap_or(usize::MAX).div_ceil(slots);
-    needed.min(instances.saturating_sub(starting).max(1))
+    needed.min(instances.saturating_sub(coming).max(1))
 }
 
 /// Appends an `invoke` frame with the first bytes of an event of `event_bytes`.

@@ -158,12 +158,20 @@ impl<R: Ring> Shard<R> {
     /// The handler could not be loaded: everybody who waits for this code hears why.
     fn on_load_error(&mut self, id: Id<Instance>, body: &[u8]) {
         let Some(instance) = self.instances.get(id) else { return };
-        let (index, loading) = (instance.function, instance.state() == State::Loading);
+        if instance.state() != State::Loading {
+            // It says that it is about to end: it still answers what it has, and gets nothing new.
+            self.retire_now(id, Ending::Dying);
+            if self.instances.get(id).is_some_and(|instance| instance.in_flight.is_empty()) {
+                self.dismiss(id);
+            }
+            return;
+        }
+        let index = instance.function;
         self.collect_log(id);
         self.retire_now(id, Ending::LoadFailed);
         self.kill(id);
         let function = self.functions.get(index);
-        if loading && function.ready.is_empty() {
+        if function.ready.is_empty() {
             self.counters.invocations_failed_total += function.queue.len() as u64;
             self.fail_queue(index, Outcome::FunctionError, body);
         }

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use faaster_function::Deployed;
-use faaster_limits::LOG_RING_BYTES_MAX;
+use faaster_limits::{LOG_RING_BYTES_MAX, LOG_TAIL_BYTES_MAX};
 use faaster_sys::ring::{Group, Received, Ring, Sock};
 use rustix::io::Errno;
 
 use crate::api::{LogChunk, Notice};
+use crate::call::{Call, Tail};
 use crate::event::Source;
 use crate::frames::keep_tail;
 use crate::instance::Instance;
@@ -54,6 +55,11 @@ impl<R: Ring> Shard<R> {
             [call] if instance.deployed.concurrency.slots() == 1 => Some(call),
             _ => None,
         };
+        if instance.accepted_total == 0 {
+            let instance = self.instances.get_mut(id).expect("got above");
+            let room = LOG_TAIL_BYTES_MAX.saturating_sub(instance.early_log.len());
+            instance.early_log.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         let mut request_id = String::new();
         if let Some(call) = only_call.and_then(|call| self.calls.get_mut(call)) {
             request_id.push_str(call.request_id.as_str());
@@ -71,6 +77,18 @@ impl<R: Ring> Shard<R> {
         self.ring.drain_now(log, &mut text, LOG_RING_BYTES_MAX);
         if !text.is_empty() {
             self.on_log_bytes(id, &text);
+        }
+    }
+
+    /// What an instance printed while it loaded belongs to its first call (docs/protocol.md section 4).
+    pub(crate) fn give_early_log(&mut self, call: Id<Call>, id: Id<Instance>) {
+        if self.calls.get(call).is_some_and(|call| call.tail == Tail::Wanted) {
+            self.collect_log(id);
+        }
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        let early = std::mem::take(&mut instance.early_log);
+        if let Some(call) = self.calls.get_mut(call) {
+            keep_tail(call, &early);
         }
     }
 

@@ -131,6 +131,8 @@ class Server {
     const die = (error, type) => {
       // Without a call to blame, the log is the only place to say why.
       if (this.calls.open.size === 0) process.stderr.write(`${(error && error.stack) || error}\n`);
+      // In the same write as the answers: the engine must not send another call to a process that is about to end.
+      this.channel.addError(0, 0, failure.describe(error, type));
       this.calls.failAll(error, type);
       process.exit(EXIT_FAILED);
     };

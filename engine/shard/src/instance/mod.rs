@@ -53,6 +53,8 @@ pub(crate) struct Instance {
     pub(crate) alarm: Alarm,
     /// The cgroup file that tells its peak of memory.
     pub(crate) gauge: Option<OwnedFd>,
+    /// What it printed before its first call, which gets it in its log's tail.
+    pub(crate) early_log: Vec<u8>,
     /// In the list of instances with something to send.
     pub(crate) dirty: bool,
     /// A read of its log pipe is under way.
@@ -70,6 +72,8 @@ pub(crate) enum Ending {
     TimedOut,
     /// It did not become ready in time.
     NotReady,
+    /// It said that it will end.
+    Dying,
     /// Its handler could not be loaded; the callers know.
     LoadFailed,
     /// It broke the frame protocol.
@@ -123,6 +127,7 @@ impl Instance {
             end: None,
             alarm: Alarm::default(),
             gauge: None,
+            early_log: Vec::new(),
             dirty: false,
             log_reading: false,
         }

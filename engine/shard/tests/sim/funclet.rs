@@ -38,13 +38,15 @@ pub(crate) struct Funclet {
     /// Of its life: deeds of an earlier one are forgotten.
     pub(crate) epoch: u32,
     pub(crate) alive: bool,
+    /// Claims not answered yet.
+    waiting: Vec<Ticket>,
     /// The ends that it told.
     told: Vec<u32>,
 }
 
 impl Funclet {
     pub(crate) fn new(wire: WireId, epoch: u32) -> Self {
-        Self { wire, epoch, alive: true, told: Vec::new() }
+        Self { wire, epoch, alive: true, waiting: Vec::new(), told: Vec::new() }
     }
 
     /// Takes the engine's requests. Appends what will follow, each with its delay in nanoseconds.
@@ -62,6 +64,8 @@ impl Funclet {
             progressed = true;
             match Request::decode(&record).expect("the engine sends whole requests") {
                 Request::Claim(claim) => {
+                    assert!(!self.waiting.contains(&claim.ticket), "tickets are unique");
+                    self.waiting.push(claim.ticket);
                     let delay_ns = dice.below(manner.slow_ns_max + 1);
                     let refusals = [
                         Refusal::Memory,
@@ -81,11 +85,24 @@ impl Funclet {
                     assert_eq!(generation, GENERATION);
                     later.push((dice.below(5_000_000), FuncletDeed::Kill(slot.0)));
                 }
+                Request::CancelClaim { ticket } => {
+                    if self.is_answered_now(ticket) {
+                        self.refused(sim, ticket, Refusal::Cancelled);
+                    }
+                }
                 Request::Place { generation, .. } => assert_eq!(generation, GENERATION),
+                // As if it always came too late: the claim is served all the same.
                 other => panic!("{other:?} does not come from a shard"),
             }
         }
         progressed
+    }
+
+    /// Whether a claim has waited until now: then the caller answers it.
+    pub(crate) fn is_answered_now(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| *waiting != ticket);
+        self.waiting.len() < before
     }
 
     pub(crate) fn claimed(&self, sim: &SimHandle, claim: &Claim, slot: u32, descriptors: Vec<OwnedFd>) {

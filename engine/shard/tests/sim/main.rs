@@ -16,8 +16,10 @@ mod work;
 
 use std::time::Duration;
 
-use stage::{Act, Stage};
+use stage::{Act, Drained, Stage};
 
+/// Simulated time for all answers: some clients ask a hundred times, one by one, for what never gets ready.
+const PATIENCE: Duration = Duration::from_secs(2000);
 const SEEDS_DEFAULT: u64 = 200;
 
 /// Says which seed failed, when its stage is torn down by a panic.
@@ -57,17 +59,27 @@ fn play(seed: u64) -> usize {
     let report = Report { seed, stage: &mut stage };
     let stage = &mut *report.stage;
     open(stage);
-    let done = stage.play_until(Duration::from_secs(120), Stage::all_answered);
+    let done = stage.play_until(PATIENCE, Stage::all_answered);
     assert!(done, "unanswered: {:#?}", stage.waiting());
     let answered = stage.answered();
     // What runs for nobody may run out, and the engine closes what it said it would; then the clients go, and the
     // instances after their idle time.
     stage.play_until(Duration::from_secs(5), |_| false);
     assert!(stage.overdue().is_empty(), "open for nothing: {:#?}", stage.overdue());
-    stage.close_clients();
+    let drained = if seed.is_multiple_of(4) { Drained::Yes } else { Drained::No };
+    let reports = stage.drain_if(drained);
+    match drained {
+        Drained::No => stage.close_clients(),
+        Drained::Yes => {
+            let gone = stage.play_until(Duration::from_secs(5), |stage| stage.open_clients() == 0);
+            assert!(gone, "{} connections outlived a drain", stage.open_clients());
+        }
+    }
     stage.calm_down();
     stage.play_until(Duration::from_secs(1000), |_| false);
-    stage.check_quiet();
+    let expected = if drained == Drained::Yes { stage.shards() } else { 0 };
+    assert_eq!(reports.try_iter().count(), expected, "each shard says once that it is done");
+    stage.check_quiet(drained);
     answered
 }
 

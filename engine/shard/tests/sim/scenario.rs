@@ -91,6 +91,8 @@ enum Appetite {
     Mixed,
     /// So large that a few fill what may wait for a client.
     Large,
+    /// So small that many fit in a buffer.
+    Small,
 }
 
 impl Scenario {
@@ -178,17 +180,28 @@ impl Scenario {
 
     /// What one client will ask, in order.
     pub(crate) fn requests(&mut self, dice: &mut Dice) -> VecDeque<Request> {
-        self.appetite = if dice.one_in(8) { Appetite::Large } else { Appetite::Mixed };
-        let count = dice.between(1, self.requests_per_client);
+        self.appetite = match dice.below(16) {
+            0 | 1 => Appetite::Large,
+            2 => Appetite::Small,
+            _ => Appetite::Mixed,
+        };
+        let count = match self.appetite {
+            // More than may be unanswered at once.
+            Appetite::Small => dice.between(60, 200),
+            _ => dice.between(1, self.requests_per_client),
+        };
         let mut requests: VecDeque<Request> = (0..count).map(|_| self.request(dice)).collect();
+        let no_request = |asked, wire: &[u8]| Request {
+            asked,
+            wire: wire.to_vec(),
+            pause_at: None,
+            last: true,
+            bodiless: false,
+        };
         if dice.one_in(8) {
-            requests.push_back(Request {
-                asked: Asked::Malformed,
-                wire: b"GET / HTTP/1.1\r\nHost : x\r\n\r\n".to_vec(),
-                pause_at: None,
-                last: true,
-                bodiless: false,
-            });
+            requests.push_back(no_request(Asked::Malformed, b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"));
+        } else if dice.one_in(20) {
+            requests.push_back(no_request(Asked::Unfinished, b"GET / HTTP/1.1\r\nHost: x\r\n"));
         } else if let Some(last) = requests.back_mut()
             && dice.one_in(6)
         {
@@ -251,9 +264,11 @@ impl Scenario {
                 (Act::TooLarge, _) => 6_300_000,
                 (_, Appetite::Large) => dice.index(300_000),
                 (_, Appetite::Mixed) => size(dice),
+                (_, Appetite::Small) => dice.index(20),
             },
-            filler_bytes: size(dice),
+            filler_bytes: if self.appetite == Appetite::Small { 0 } else { size(dice) },
             takes_us: match dice.below(4) {
+                _ if self.appetite == Appetite::Small => dice.below(5_000),
                 0 => dice.below(300_000),
                 1 => dice.below(10_000),
                 _ => dice.below(200),

@@ -41,6 +41,13 @@ pub(crate) enum Act {
     FuncletDies,
 }
 
+/// Whether the shards were asked to finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    No,
+    Yes,
+}
+
 struct Seat {
     shard: Shard<Sim>,
     ring: RingId,
@@ -354,9 +361,16 @@ impl Stage {
 
     fn on_funclet_deed(&mut self, shard: usize, deed: FuncletDeed) {
         match deed {
-            FuncletDeed::Serve(claim) => self.make_runtime(shard, &claim),
+            FuncletDeed::Serve(claim) => {
+                if self.seats[shard].funclet.is_answered_now(claim.ticket) {
+                    self.make_runtime(shard, &claim);
+                }
+            }
             FuncletDeed::Refuse(ticket, refusal) => {
-                self.seats[shard].funclet.refused(&self.sim, ticket, refusal);
+                let funclet = &mut self.seats[shard].funclet;
+                if funclet.is_answered_now(ticket) {
+                    funclet.refused(&self.sim, ticket, refusal);
+                }
             }
             FuncletDeed::Kill(slot) => {
                 let found = self.live.iter().copied().find(|at| self.runtimes[*at].slot == slot);
@@ -471,12 +485,34 @@ impl Stage {
         }
     }
 
+    /// Asks all shards to finish, if so wanted; each says when it has.
+    pub(crate) fn drain_if(&mut self, wanted: Drained) -> mpsc::Receiver<ShardId> {
+        let (done, drained) = mpsc::channel();
+        for seat in self.seats.iter().filter(|_| wanted == Drained::Yes) {
+            let done = done.clone();
+            let reply = Box::new(move |shard| done.send(shard).expect("the test listens"));
+            assert!(seat.commands.send(Command::Drain(reply)).is_ok());
+        }
+        drained
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// Connections that are open, as clients see it.
+    pub(crate) fn open_clients(&self) -> usize {
+        self.clients.iter().filter(|client| client.state != State::Closed).count()
+    }
+
     pub(crate) fn calm_down(&mut self) {
         self.sim.set_faults(Faults::NONE);
     }
 
     /// What must hold when nobody wants anything any more.
-    pub(crate) fn check_quiet(&mut self) {
+    pub(crate) fn check_quiet(&mut self, drained: Drained) {
+        // Bell and funclet; the listener.
+        let resting = if drained == Drained::Yes { 2 } else { 3 };
         for seat in &self.seats {
             let audit = seat.shard.audit();
             let left = [
@@ -490,9 +526,8 @@ impl Stage {
                 ("timers", audit.timers),
                 ("removed functions", audit.functions.iter().filter(|it| it.removed).count()),
                 ("starting", audit.functions.iter().map(|it| it.starting).sum()),
-                // Listener, bell, funclet.
-                ("descriptors", self.sim.open_descriptors(seat.ring) - 3),
-                ("operations", self.sim.operations(seat.ring) - 3),
+                ("descriptors", self.sim.open_descriptors(seat.ring) - resting),
+                ("operations", self.sim.operations(seat.ring) - resting),
             ];
             for (what, count) in left {
                 assert_eq!(count, 0, "{what} are left: {audit:#?}");
