@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Store, StoreError};
+use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Shards, Store, StoreError};
 use faaster_shard::api::InstancePlacement;
 use faaster_shard::mailbox::CommandSender;
 use faaster_shard::{Packet, Port, Prepared, ShardConfig, ShardId, network};
@@ -81,26 +81,17 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
     let Inherited { link, start, supervisor, descriptors } = inherited;
     let config = &start.config;
     let prepared = prepare_shards(config, descriptors)?;
-    if let Err(errno) = affinity::set_nice(SHARD_NICE) {
-        log.warn(format_args!(
-            "shards run at nice 0, so a busy machine adds to the slowest answers: {errno}"
-        ));
-    }
-    credentials::drop_to(config.engine_uid, config.engine_gid)?;
-    credentials::die_with_parent(&supervisor)?;
-    if let Err(errno) = credentials::hide_from_tracers() {
-        log.warn(format_args!("processes of the same user can read this one: {errno}"));
-    }
-
-    let store = open_store(config)?;
+    give_up_privilege(config, &supervisor, log)?;
     let (notices, heard) = mpsc::channel(faaster_limits::MAILBOX_MAX);
     let (mailboxes, senders) = network::<Packet>(config.shards).map_err(EngineError::Thread)?;
     let senders: Arc<[CommandSender]> = senders.into();
+    let waiting = shards::start(prepared, mailboxes, config, &notices, log)?;
+    drop(notices);
+    // Shards have inherited theirs; what is made from here on is not as urgent. Becoming less eager is always allowed.
+    affinity::set_nice(0).ok();
+    let store = open_store(config)?;
     let preloaded = shards::preload(&store.registry, &start.runtimes, &senders);
     preloaded.map_err(|source| EngineError::Store { path: config.data.clone(), source: source.into() })?;
-    shards::start(prepared, mailboxes, config, &notices, log)?;
-    // Shards have inherited theirs; what comes now is not as urgent as they are. Becoming less eager is always allowed.
-    affinity::set_nice(0).ok();
     engine_filter()?.install(Scope::AllThreads)?;
 
     let (orders, ordered) = mpsc::channel::<ControlCommand>(link::ORDERS_MAX);
@@ -109,32 +100,49 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
         registry: store.registry,
         code: store.code,
         runtimes: start.runtimes.clone().into(),
-        shards: faaster_control::Shards::new(senders.len(), move |shard, command| {
-            to_shards[shard].send(command)
-        }),
+        shards: Shards::new(senders.len(), move |shard, command| to_shards[shard].send(command)),
         notices: heard,
         commands: ordered,
         log: Box::new(move |line| log.info(line)),
     };
-    let settings = ControlConfig {
-        default_account: config.default_account.clone(),
-        access: if config.simple_auth { Access::Owner } else { Access::Anyone },
-        millicpus: u32::try_from(config.cores.len() * 1000).unwrap_or(u32::MAX),
-        version: env!("CARGO_PKG_VERSION"),
-        data: config.data.clone(),
-    };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EngineError::Thread)?;
+    waiting.begin();
     supervisor_link::send(link.as_fd(), READY, &[])?;
     runtime.block_on(async {
         let listening = tokio::spawn(link::listen(link, senders, orders, log));
-        let ended = faaster_control::run(settings, parts).await;
+        let ended = faaster_control::run(control_settings(config), parts).await;
         listening.abort();
         ended
     })?;
     drop(runtime);
     store.journal.join();
     Ok(())
+}
+
+/// From here on this process is nobody in particular, for good. Shards' threads inherit the nice value.
+fn give_up_privilege(config: &Config, supervisor: &OwnedFd, log: Log) -> Result<(), EngineError> {
+    if let Err(errno) = affinity::set_nice(SHARD_NICE) {
+        log.warn(format_args!(
+            "shards run at nice 0, so a busy machine adds to the slowest answers: {errno}"
+        ));
+    }
+    credentials::drop_to(config.engine_uid, config.engine_gid)?;
+    credentials::die_with_parent(supervisor)?;
+    if let Err(errno) = credentials::hide_from_tracers() {
+        log.warn(format_args!("processes of the same user can read this one: {errno}"));
+    }
+    Ok(())
+}
+
+fn control_settings(config: &Config) -> ControlConfig {
+    ControlConfig {
+        default_account: config.default_account.clone(),
+        access: if config.simple_auth { Access::Owner } else { Access::Anyone },
+        millicpus: u32::try_from(config.cores.len() * 1000).unwrap_or(u32::MAX),
+        version: env!("CARGO_PKG_VERSION"),
+        data: config.data.clone(),
+    }
 }
 
 /// Makes the shards' rings; `descriptors` are the controller's listeners, then the registry's.

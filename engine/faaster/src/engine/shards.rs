@@ -2,7 +2,7 @@
 //!
 //! Owns: their start, and what they know before they take the first request. Must not know: what a shard does.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::Builder;
 
 use faaster_function::RuntimeSpec;
@@ -46,7 +46,21 @@ pub(crate) fn preload(
     Ok(())
 }
 
-/// Starts a pinned thread for each shard. A shard that fails ends the process: the supervisor starts it again whole.
+/// Threads of shards that wait for the word.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    gate: Arc<Barrier>,
+}
+
+impl Waiting {
+    /// Lets all shards begin.
+    pub(crate) fn begin(self) {
+        self.gate.wait();
+    }
+}
+
+/// Makes a thread for each shard, with the nice value of the calling one; it is pinned and begins at
+/// [`Waiting::begin`]. A shard that fails ends the process: the supervisor starts it again whole.
 ///
 /// # Errors
 /// No thread can be started.
@@ -56,7 +70,8 @@ pub(crate) fn start(
     config: &Config,
     notices: &Sender<Notice>,
     log: Log,
-) -> Result<(), EngineError> {
+) -> Result<Waiting, EngineError> {
+    let gate = Arc::new(Barrier::new(prepared.len() + 1));
     for (index, (shard, mailbox)) in prepared.into_iter().zip(mailboxes).enumerate() {
         let core = config.core_of(index);
         let notices = notices.clone();
@@ -66,16 +81,18 @@ pub(crate) fn start(
             })
         });
         let seed = seed();
+        let gate = gate.clone();
         let thread = Builder::new().name(format!("shard-{index}"));
         thread
             .spawn(move || {
+                gate.wait();
                 let Err(error) = shard.run(core, mailbox, sink, seed);
                 log.error(chain(&error));
                 std::process::abort();
             })
             .map_err(EngineError::Thread)?;
     }
-    Ok(())
+    Ok(Waiting { gate })
 }
 
 /// Random numbers that nobody outside can guess: request ids begin from them.

@@ -41,6 +41,8 @@ impl Inherited {
         let nothing = File::open("/dev/null")?;
         rustix::stdio::dup2_stdin(&nothing).map_err(std::io::Error::from)?;
         signals::leave_to_supervisor()?;
+        // Else it is called `exe`, after the file that it was started from.
+        rustix::thread::set_name(start.role.process_name()).map_err(std::io::Error::from)?;
         if descriptors.is_empty() {
             return Err(InheritError::Descriptors);
         }

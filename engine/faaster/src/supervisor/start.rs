@@ -5,6 +5,7 @@
 //! an exec, and nothing is in the command line or the environment.
 //! Owns: that exchange, both sides. Must not know: what a child does with it.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -42,6 +43,16 @@ impl Role {
         match self {
             Self::Engine => ENGINE_COMMAND,
             Self::Funclet(_) => FUNCLET_COMMAND,
+        }
+    }
+}
+
+impl Role {
+    /// At most 15 bytes: what the kernel keeps.
+    pub(crate) fn process_name(self) -> &'static CStr {
+        match self {
+            Self::Engine => c"faaster-engine",
+            Self::Funclet(_) => c"faaster-funclet",
         }
     }
 }
