@@ -60,6 +60,8 @@ pub(crate) enum Action {
     Announce,
     /// Start the engine again.
     RestartEngine,
+    /// Send SIGKILL to an engine that was started again and does not come up.
+    KillEngine,
     /// Tell the engine to finish what is in flight.
     StopEngine,
     /// Tell the funclets to end their containers.
@@ -75,8 +77,9 @@ pub(crate) fn transition(phase: Phase, input: Input) -> (Phase, Action) {
     match (phase, input) {
         (_, I::AllGone) => (P::Gone, A::Nothing),
         (P::Starting, I::Ready) => (P::Serving, A::Announce),
-        // A restarted engine is ready again.
+        // A restarted engine is ready again, or is not in time; its death then leads to the next try.
         (P::Serving, I::Ready) => (P::Serving, A::Nothing),
+        (P::Serving, I::Overdue) => (P::Serving, A::KillEngine),
         (P::Starting, I::Stop) => (P::Killing, A::KillAll),
         (P::Serving, I::Stop) => (P::Draining, A::StopEngine),
         // A second request means at once.
@@ -92,7 +95,6 @@ pub(crate) fn transition(phase: Phase, input: Input) -> (Phase, Action) {
         // Late news: the process spoke before it ended, or ends because it was told to.
         (P::Draining | P::Ending | P::Killing, I::Ready)
         | (P::Ending | P::Killing, I::EngineGone | I::Hopeless)
-        | (P::Serving, I::Overdue)
         | (P::Killing, I::Stop) => (phase, A::Nothing),
         (P::Gone, _) => unreachable!("asserted above"),
     }
@@ -133,6 +135,13 @@ mod tests {
             let restarted = transition(phase, I::EngineGone).1 == A::RestartEngine;
             assert_eq!(restarted, phase == P::Serving, "{phase:?}");
         }
+    }
+
+    #[test]
+    fn an_engine_that_hangs_is_killed_and_tried_again() {
+        let (phase, actions) = walk(&[I::Ready, I::EngineGone, I::Overdue, I::EngineGone, I::Ready]);
+        assert_eq!(phase, P::Serving);
+        assert_eq!(actions[1..], [A::RestartEngine, A::KillEngine, A::RestartEngine, A::Nothing]);
     }
 
     #[test]

@@ -217,6 +217,10 @@ impl Supervisor {
             Event::EngineSpoke => {
                 self.engine_heard = self.seats[ENGINE].child().map_or(Heard::Nothing, Child::heard);
                 if self.engine_heard == Heard::Ready {
+                    // Not while stopping: that deadline is another one.
+                    if matches!(self.phase, Phase::Starting | Phase::Serving) {
+                        self.overdue = None;
+                    }
                     self.on_input(Input::Ready);
                 }
             }
@@ -292,6 +296,9 @@ impl Supervisor {
         }
         let funclets = if index == ENGINE { 1..self.seats.len() } else { index..index + 1 };
         funclets.for_each(|funclet| self.connect(funclet));
+        if index == ENGINE {
+            self.overdue = Some(Deadline::after(READY_TIMEOUT));
+        }
         self.log.info(format_args!("the {} was started again", self.seats[index].role));
     }
 
@@ -311,11 +318,11 @@ impl Supervisor {
         match action {
             Action::Nothing => {}
             Action::Announce => {
-                self.overdue = None;
                 (self.announce)(self);
                 self.notify.ready();
             }
             Action::RestartEngine => self.restart(ENGINE, engine_lived),
+            Action::KillEngine => self.seats[ENGINE].child().into_iter().for_each(Child::kill),
             Action::StopEngine => self.stop_engine(),
             Action::StopFunclets => self.stop_funclets(),
             Action::KillAll => {
