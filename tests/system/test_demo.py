@@ -1,7 +1,9 @@
 """`faaster demo`: an engine of its own, an example for each language, figures, and nothing left."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import tempfile
 import unittest
@@ -49,6 +51,17 @@ class DemoTest(unittest.TestCase):
                 process.send_signal(number)
                 self.assertEqual(process.wait(120), 0, said())
             self.assertEqual(leftovers(), [])
+
+    def test_other_ports_are_taken_when_the_usual_ones_are_not_free(self):
+        with contextlib.ExitStack() as stack:
+            # If somebody else has them already, so much the better.
+            for port in (8001, 8002):
+                with contextlib.suppress(OSError):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            ended = run_command("demo", "--once", "--json", "--shards=1", "--pool=ruby=0", timeout_s=300)
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertRegex(ended.stderr, r"serving on http://127\.0\.0\.1:(?!8001)\d+ \(registry http://127\.0\.0\.1:(?!8002)\d+\)")
+        self.assertTrue(json.loads(ended.stdout))
 
     def test_a_killed_demo_takes_its_engine_with_it(self):
         before = set(machine.processes())
