@@ -119,7 +119,9 @@ class IsolationTest(EngineCase):
     def test_only_its_own_processes_are_there(self):
         self.assertIn("1", self.seen["processes"])
         self.assertLessEqual(len(self.seen["processes"]), 3, self.seen["processes"])
-        self.assertEqual(set(self.seen["signals"].values()) - {"ESRCH"}, set(), "signals to processes of the host")
+        # A number of the host that one of its own processes has as well says nothing.
+        foreign = {pid: result for pid, result in self.seen["signals"].items() if pid not in self.seen["processes"]}
+        self.assertEqual(set(foreign.values()) - {"ESRCH"}, set(), "signals to processes of the host")
 
     def test_the_network_is_its_own(self):
         network = self.seen["network"]

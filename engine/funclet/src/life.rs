@@ -172,6 +172,10 @@ impl Funclet {
         self.pools[runtime].booted(id, generation);
         match self.waiting.pop_for_container(runtime) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
+            None if self.pools[runtime].is_overfull() => {
+                self.end(id, generation, Ending::Evicted);
+                Ok(())
+            }
             None => Ok(()),
         }
     }

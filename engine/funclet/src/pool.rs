@@ -51,6 +51,11 @@ impl Pool {
         self.cold.retain(|entry| *entry != (id, generation));
     }
 
+    /// More are cold than are to be kept: claims that they were made for were taken back.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.cold.len() > self.target
+    }
+
     /// It failed more than once in a row and is not tried again yet: not worth a claim's waiting.
     pub(crate) fn is_hopeless(&self, now: Nanos) -> bool {
         self.backoff.failures() > 1 && self.creating == 0 && self.backoff.blocked_until(now).is_some()
