@@ -2,7 +2,7 @@
 //!
 //! Owns: every buffer of an operation from submission to its last completion. Must not know: the ring's queues.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -13,11 +13,21 @@ use super::{Group, MESSAGE_BYTES_MAX, MESSAGE_DESCRIPTORS_MAX, Message, Token};
 pub(super) enum Work {
     Accept,
     Receive(Group),
-    Read(Group),
+    /// A pipe is to be read once it is readable.
+    Read(PipeRead),
     Send(Vec<u8>),
     Message(Box<MessageMemory>),
     /// Its word belongs to the ring: there is one bell.
     Bell,
+}
+
+/// Which pipe, and whose buffer its bytes stand for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PipeRead {
+    pub(super) raw: RawFd,
+    /// Of the descriptor under this number: numbers are used again.
+    pub(super) serial: u64,
+    pub(super) group: Group,
 }
 
 /// Everything that recvmsg(2) reads and writes, at one stable address.

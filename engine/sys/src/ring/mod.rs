@@ -6,6 +6,7 @@
 
 mod buffers;
 mod inflight;
+mod pipe;
 mod probe;
 pub mod sim;
 mod uring;
@@ -68,8 +69,8 @@ pub struct Lease(pub(crate) LeaseKind);
 pub(crate) enum LeaseKind {
     /// Bytes inside the ring's own mapping, which lives for the rest of the process.
     Mapped { bytes: &'static [u8], group: Group, index: u16 },
-    /// Bytes of the simulation.
-    Simulated { bytes: Vec<u8>, group: Group },
+    /// Bytes of their own, counted as the group's in the simulation.
+    Owned { bytes: Vec<u8>, group: Group },
 }
 
 impl Deref for Lease {
@@ -78,7 +79,7 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             LeaseKind::Mapped { bytes, .. } => bytes,
-            LeaseKind::Simulated { bytes, .. } => bytes,
+            LeaseKind::Owned { bytes, .. } => bytes,
         }
     }
 }
@@ -156,7 +157,7 @@ pub trait Ring {
     fn receive(&mut self, sock: Sock, group: Group, token: Token) -> Operation;
     /// Ends a receive; its last completion still comes.
     fn stop(&mut self, operation: Operation);
-    /// Reads a pipe once into a provided buffer ([`Completion::Received`], always [`Armed::No`]).
+    /// Reads a pipe once, as soon as something is in it ([`Completion::Received`], always [`Armed::No`]).
     fn read(&mut self, pipe: Sock, group: Group, token: Token);
     /// Receives one record with descriptors.
     fn receive_message(&mut self, sock: Sock, token: Token);

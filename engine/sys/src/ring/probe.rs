@@ -54,6 +54,7 @@ pub fn probe() -> Result<RingFeatures, RingRefusal> {
         (opcode::Send::CODE, "send"),
         (opcode::RecvMsg::CODE, "recvmsg"),
         (opcode::Read::CODE, "read"),
+        (opcode::PollAdd::CODE, "poll"),
         (opcode::AsyncCancel2::CODE, "cancel"),
         (opcode::Shutdown::CODE, "shutdown"),
         (opcode::Close::CODE, "close"),

@@ -234,7 +234,7 @@ impl Ring for Sim {
 
     fn give_back(&mut self, lease: Lease) {
         match lease.0 {
-            LeaseKind::Simulated { group, .. } => self.world.borrow_mut().give_back(self.ring, group),
+            LeaseKind::Owned { group, .. } => self.world.borrow_mut().give_back(self.ring, group),
             LeaseKind::Mapped { .. } => unreachable!("a real buffer in a simulated ring"),
         }
     }

@@ -5,7 +5,7 @@
 //! (seccomp does not see what a ring does). Must not know: what a shard wants with it.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::register::Restriction;
@@ -15,7 +15,8 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use super::buffers::{BufferGroup, GroupSize};
-use super::inflight::{Inflight, MessageMemory, Work};
+use super::inflight::{Inflight, MessageMemory, PipeRead, Work};
+use super::pipe::{self, PipeBuffers};
 use super::probe::{self, Birth, RingFeatures, RingRefusal};
 use super::{
     Armed, Completion, GROUPS, Group, Lease, LeaseKind, Operation, Received, Ring, RingError, Sock, Token,
@@ -38,9 +39,19 @@ pub struct Uring {
     features: RingFeatures,
     groups: [BufferGroup; GROUPS],
     inflight: Inflight,
-    plain: HashMap<RawFd, OwnedFd>,
+    plain: HashMap<RawFd, Plain>,
+    /// Descriptors adopted so far.
+    adopted_total: u64,
+    pipe_buffers: PipeBuffers,
     /// Where the kernel puts the doorbell's count.
     bell: Box<u64>,
+}
+
+/// An ordinary descriptor that the ring owns.
+#[derive(Debug)]
+struct Plain {
+    descriptor: OwnedFd,
+    serial: u64,
 }
 
 // SAFETY: the raw pointers inside BufferGroup lead to a private mapping that no other value knows; moving the ring to
@@ -56,13 +67,17 @@ impl std::fmt::Debug for Uring {
 /// user_data of operations whose completion tells nothing.
 const IGNORED: u64 = u64::MAX;
 
+/// Events of poll(2) after which nothing more comes out of an empty pipe.
+const PIPE_OVER: usize = (libc::POLLHUP | libc::POLLERR) as usize;
+
 /// Operations that a shard uses; the ring refuses all others with EACCES.
-const ALLOWED: [u8; 8] = [
+const ALLOWED: [u8; 9] = [
     opcode::AcceptMulti::CODE,
     opcode::RecvMulti::CODE,
     opcode::Send::CODE,
     opcode::RecvMsg::CODE,
     opcode::Read::CODE,
+    opcode::PollAdd::CODE,
     opcode::AsyncCancel2::CODE,
     opcode::Shutdown::CODE,
     opcode::Close::CODE,
@@ -88,7 +103,16 @@ impl Uring {
         restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
         ring.submitter().register_restrictions(&mut restrictions).map_err(RingRefusal::Other)?;
         let inflight = Inflight::with_capacity(config.completions as usize);
-        Ok(Self { ring, features, groups, inflight, plain: HashMap::new(), bell: Box::new(0) })
+        Ok(Self {
+            ring,
+            features,
+            groups,
+            inflight,
+            plain: HashMap::new(),
+            adopted_total: 0,
+            pipe_buffers: PipeBuffers::default(),
+            bell: Box::new(0),
+        })
     }
 
     /// Lets the ring work for the calling thread, from now on for no other.
@@ -151,7 +175,8 @@ impl Uring {
         let (token, work) = self.inflight.remove(user_data)?;
         Some(match work {
             Work::Accept => self.accepted(token, outcome, armed),
-            Work::Receive(group) | Work::Read(group) => self.received(token, group, outcome, flags, armed),
+            Work::Receive(group) => self.received(token, group, outcome, flags, armed),
+            Work::Read(pipe) => return self.pipe_ready(token, pipe, outcome),
             Work::Send(buffer) => Completion::Sent { token, result: outcome, buffer },
             Work::Message(memory) => {
                 Completion::Message { token, result: outcome.and_then(|length| memory.into_message(length)) }
@@ -194,6 +219,36 @@ impl Uring {
             },
         };
         Completion::Received { token, received, armed }
+    }
+
+    /// A pipe's poll ended. `None`: there was nothing to read after all, and it goes on.
+    fn pipe_ready(
+        &mut self,
+        token: Token,
+        pipe: PipeRead,
+        outcome: Result<usize, Errno>,
+    ) -> Option<Completion> {
+        let current = self.plain.get(&pipe.raw).filter(|plain| plain.serial == pipe.serial);
+        let received = match (outcome, current) {
+            (Err(errno), _) => Received::Failed(errno),
+            (Ok(_), None) => Received::Failed(Errno::CANCELED),
+            (Ok(events), Some(plain)) => match self.pipe_buffers.read(&plain.descriptor, pipe.group) {
+                Ok(Some(lease)) => Received::Data(lease),
+                // What was there has been drained; if the writers are gone, nothing more will come.
+                Ok(None) if events & PIPE_OVER != 0 => Received::End,
+                Ok(None) => {
+                    self.poll_pipe(token, pipe);
+                    return None;
+                }
+                Err(errno) => Received::Failed(errno),
+            },
+        };
+        Some(Completion::Received { token, received, armed: Armed::No })
+    }
+
+    fn poll_pipe(&mut self, token: Token, pipe: PipeRead) {
+        let readable = u32::from(libc::POLLIN.unsigned_abs());
+        self.start(token, Work::Read(pipe), opcode::PollAdd::new(Fd(pipe.raw), readable).build());
     }
 
     fn enter(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
@@ -241,7 +296,8 @@ impl Ring for Uring {
 
     fn adopt(&mut self, descriptor: OwnedFd) -> Sock {
         let raw = descriptor.as_raw_fd();
-        self.plain.insert(raw, descriptor);
+        self.adopted_total += 1;
+        self.plain.insert(raw, Plain { descriptor, serial: self.adopted_total });
         Sock::Plain(raw)
     }
 
@@ -256,11 +312,9 @@ impl Ring for Uring {
     }
 
     fn read(&mut self, pipe: Sock, group: Group, token: Token) {
-        // Length 0 with a selected buffer means: as much as the buffer holds.
-        let entry = on_sock!(pipe, |fd| {
-            opcode::Read::new(fd, std::ptr::null_mut(), 0).buf_group(group as u16).build()
-        });
-        self.start(token, Work::Read(group), entry.flags(squeue::Flags::BUFFER_SELECT));
+        let Sock::Plain(raw) = pipe else { unreachable!("pipes are adopted, never accepted") };
+        let serial = self.plain.get(&raw).map_or(0, |plain| plain.serial);
+        self.poll_pipe(token, PipeRead { raw, serial, group });
     }
 
     fn receive_message(&mut self, sock: Sock, token: Token) {
@@ -308,25 +362,14 @@ impl Ring for Uring {
 
     fn drain_now(&mut self, pipe: Sock, out: &mut Vec<u8>, limit: usize) -> usize {
         let Sock::Plain(raw) = pipe else { return 0 };
-        let Some(descriptor) = self.plain.get(&raw) else { return 0 };
-        // Asking for no more than what is there keeps the read from blocking: nobody else reads this pipe, and our
-        // own operation on it takes nothing before the next `wait`.
-        let there = rustix::io::ioctl_fionread(descriptor).unwrap_or(0);
-        let length = usize::try_from(there).unwrap_or(0).min(limit);
-        if length == 0 {
-            return 0;
-        }
-        let start = out.len();
-        out.resize(start + length, 0);
-        let got = rustix::io::read(descriptor.as_fd(), &mut out[start..]).unwrap_or(0);
-        out.truncate(start + got);
-        got
+        let Some(plain) = self.plain.get(&raw) else { return 0 };
+        pipe::take(&plain.descriptor, out, limit).unwrap_or(0)
     }
 
     fn give_back(&mut self, lease: Lease) {
         match lease.0 {
             LeaseKind::Mapped { group, index, .. } => self.groups[group as usize].take_back(index),
-            LeaseKind::Simulated { .. } => unreachable!("a simulated buffer in a real ring"),
+            LeaseKind::Owned { bytes, .. } => self.pipe_buffers.keep(bytes),
         }
     }
 
@@ -359,3 +402,7 @@ impl Drop for Uring {
         std::mem::forget(std::mem::take(&mut self.bell));
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -341,7 +341,7 @@ impl World {
                 let bytes: Vec<u8> = self.wires[wire.0].inward.bytes.drain(..length).collect();
                 self.rings[ring].free[group as usize] -= 1;
                 let armed = if multishot { self.armed() } else { Armed::No };
-                (Received::Data(Lease(LeaseKind::Simulated { bytes, group })), armed)
+                (Received::Data(Lease(LeaseKind::Owned { bytes, group })), armed)
             }
         } else if self.wires[wire.0].inward.reset {
             (Received::Failed(Errno::CONNRESET), Armed::No)
