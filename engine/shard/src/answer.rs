@@ -97,7 +97,7 @@ impl<R: Ring> Shard<R> {
         let seat = Seat { connection, sequence };
         let request_id = &call.request_id;
         match (outcome, call.style) {
-            (Outcome::Refused(Refused::Abandoned), _) => self.drop_connection(connection),
+            (Outcome::Refused(Refused::Abandoned), _) => self.cut_off(connection, sequence),
             (Outcome::Success, Style::Event) => self.answer_created(seat),
             (_, Style::Event) => self.answer_event_refused(seat, call.request_id),
             (Outcome::Refused(refused), style) => self.respond_refused(seat, call, refused, style),

@@ -132,6 +132,23 @@ impl Connection {
         self.slots.iter().filter_map(|slot| slot.call)
     }
 
+    /// The first slot whose call is `true` for `which`.
+    pub(crate) fn find_call(&self, which: impl Fn(Id<Call>) -> bool) -> Option<u64> {
+        let at = self.slots.iter().position(|slot| slot.call.is_some_and(&which))?;
+        Some(self.front + at as u64)
+    }
+
+    /// Drops the slots from `sequence` on, and all that the client may still send: no answer may follow a missing one.
+    /// Returns the calls that nobody waits for any more.
+    pub(crate) fn cut_off(&mut self, sequence: u64) -> Vec<Id<Call>> {
+        // Nothing is read any more, so the numbers of the dropped slots are not given again.
+        self.reading = Reading::Lingering;
+        self.input.clear();
+        let at = usize::try_from(sequence.saturating_sub(self.front)).unwrap_or(usize::MAX);
+        let dropped = self.slots.split_off(at.min(self.slots.len()));
+        dropped.into_iter().filter_map(|slot| slot.call).collect()
+    }
+
     /// Where the answer of `sequence` goes: the outbox if it is its turn, else a buffer to hand to [`Self::keep`].
     pub(crate) fn is_turn(&self, sequence: u64) -> bool {
         sequence == self.front && !self.slots.is_empty()

@@ -149,15 +149,28 @@ impl<R: Ring> Shard<R> {
             connection.closing = true;
             return;
         }
-        let calls: Vec<_> = connection.calls().collect();
-        if calls.iter().any(|call| self.waits(*call)) {
-            // One that has not begun will not; and no answer may follow a missing one.
-            self.drop_connection(id);
-            return;
+        let connection = self.connections.get(id).expect("got above");
+        if let Some(sequence) = connection.find_call(|call| self.waits(call)) {
+            // What has not begun will not.
+            self.cut_off(id, sequence);
         }
+        let Some(connection) = self.connections.get(id) else { return };
+        let calls: Vec<_> = connection.calls().collect();
         for call in calls {
             self.tell_half_closed(call);
         }
+    }
+
+    /// The client gets what is owed before `sequence`, and nothing else.
+    pub(crate) fn cut_off(&mut self, id: Id<Connection>, sequence: u64) {
+        self.give_up_upload(id);
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let dropped = connection.cut_off(sequence);
+        connection.closing |= connection.unanswered() == 0;
+        for call in dropped {
+            self.abandon(call);
+        }
+        self.mark_connection(id);
     }
 
     fn on_client_bytes(&mut self, id: Id<Connection>, bytes: &[u8]) {

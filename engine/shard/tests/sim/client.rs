@@ -238,7 +238,8 @@ impl Client {
     }
 
     fn on_closed_by_engine(&mut self, sim: &SimHandle) {
-        assert!(self.inbox.is_empty(), "the connection ended inside an answer");
+        let text = String::from_utf8_lossy(&self.inbox);
+        assert!(self.inbox.is_empty(), "the connection ended inside an answer: {text} {self:#?}");
         let may_close = self.state == State::HalfClosed || self.is_done();
         assert!(may_close, "the engine closed: {:?} {self:#?}", sim.peer_view(self.wire));
         self.close(sim);

@@ -159,15 +159,26 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn habits(&self, dice: &mut Dice, start_ns: u64) -> Habits {
+    /// How the next client behaves; [`Self::requests`] are of its appetite.
+    pub(crate) fn habits(&mut self, dice: &mut Dice, start_ns: u64) -> Habits {
+        self.appetite = match dice.below(16) {
+            0 | 1 => Appetite::Large,
+            2 | 3 => Appetite::Small,
+            _ => Appetite::Mixed,
+        };
         let at_ns = start_ns + dice.below(self.length_ns);
         Habits {
             depth: match dice.below(4) {
+                _ if self.appetite == Appetite::Small => 80,
                 0 | 1 => 1,
                 2 => dice.index(20) + 1,
                 _ => 80,
             },
-            pause_ns_max: [0, 1_000, 1_000_000, 100_000_000][dice.index(4)],
+            pause_ns_max: if self.appetite == Appetite::Small {
+                0
+            } else {
+                [0, 1_000, 1_000_000, 100_000_000][dice.index(4)]
+            },
             in_pieces: [0, 0, 300, 900][dice.index(4)],
             reads: if dice.one_in(6) { 300 } else { 0 },
             leaves: match dice.below(6) {
@@ -180,11 +191,6 @@ impl Scenario {
 
     /// What one client will ask, in order.
     pub(crate) fn requests(&mut self, dice: &mut Dice) -> VecDeque<Request> {
-        self.appetite = match dice.below(16) {
-            0 | 1 => Appetite::Large,
-            2 => Appetite::Small,
-            _ => Appetite::Mixed,
-        };
         let count = match self.appetite {
             // More than may be unanswered at once.
             Appetite::Small => dice.between(60, 200),
@@ -216,7 +222,7 @@ impl Scenario {
             1 => {
                 let body = self.work(dice, Act::Echo).event();
                 let head = head("absent", "", "x");
-                framed(dice, Asked::Missing, &head, &body)
+                framed(dice, self.appetite, Asked::Missing, &head, &body)
             }
             2 => {
                 let mut work = self.work(dice, Act::Echo);
@@ -224,7 +230,7 @@ impl Scenario {
                 let plan = dice.index(self.plans.len());
                 let request_id = format!("event-{}", work.number);
                 let head = head(&self.plans[plan].name, "X-easyfaas-Invoke-Type: event\r\n", &request_id);
-                framed(dice, Asked::Event { request_id }, &head, &work.event())
+                framed(dice, self.appetite, Asked::Event { request_id }, &head, &work.event())
             }
             _ => {
                 let act = self.act(dice);
@@ -234,7 +240,7 @@ impl Scenario {
                 let tail = if dice.one_in(4) { "Log-Type: Tail\r\n" } else { "" };
                 let head = head(&plan.name, tail, &request_id);
                 let asked = Asked::Call { work, shared: plan.quota > 0, request_id };
-                framed(dice, asked, &head, &work.event())
+                framed(dice, self.appetite, asked, &head, &work.event())
             }
         }
     }
@@ -268,7 +274,7 @@ impl Scenario {
             },
             filler_bytes: if self.appetite == Appetite::Small { 0 } else { size(dice) },
             takes_us: match dice.below(4) {
-                _ if self.appetite == Appetite::Small => dice.below(5_000),
+                _ if self.appetite == Appetite::Small => dice.below(20_000),
                 0 => dice.below(300_000),
                 1 => dice.below(10_000),
                 _ => dice.below(200),
@@ -295,9 +301,10 @@ fn head(function: &str, more: &str, request_id: &str) -> String {
 }
 
 /// Puts head and body together: with a length, or chunked, or with a pause between them.
-fn framed(dice: &mut Dice, asked: Asked, head: &str, body: &[u8]) -> Request {
+fn framed(dice: &mut Dice, appetite: Appetite, asked: Asked, head: &str, body: &[u8]) -> Request {
     let mut wire = head.as_bytes().to_vec();
-    let expects = dice.one_in(10);
+    // Whoever waits for permission does not pipeline.
+    let expects = dice.one_in(10) && appetite != Appetite::Small;
     if expects {
         wire.extend_from_slice(b"Expect: 100-continue\r\n");
     }
