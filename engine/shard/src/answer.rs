@@ -274,8 +274,7 @@ impl<R: Ring> Shard<R> {
             }
             connection.front_answered(after, &mut self.spares);
             // Held back for its depth, or with a request that had to wait for this answer.
-            let held_back =
-                (connection.receive.is_none() || !connection.input.is_empty()) && !connection.closing;
+            let held_back = connection.may_go_on() && !connection.closing;
             self.mark_connection(seat.connection);
             self.give_time(seat.connection);
             if held_back {

@@ -41,6 +41,20 @@ pub(crate) struct Upload {
     pub(crate) began_ns: u64,
 }
 
+/// Whether a receive is under way; never are there two, which could swap bytes.
+///
+/// ```text
+/// no --armed--> yes --too much is owed--> stopping
+/// ^--------------+---last completion---------+
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    No,
+    Yes(Operation),
+    /// It was told to end and may still bring something.
+    Stopping,
+}
+
 /// One unanswered request.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -81,8 +95,7 @@ pub(crate) struct Connection {
     slots: VecDeque<Slot>,
     /// Sequence number of the front slot.
     front: u64,
-    /// The receive under way; none while the connection is held back.
-    pub(crate) receive: Option<Operation>,
+    pub(crate) receiving: Receiving,
     /// The client closed its sending side.
     pub(crate) ended: bool,
     /// Close when the outbox is empty.
@@ -103,7 +116,7 @@ impl Connection {
             outbox: Outbox::default(),
             slots: VecDeque::new(),
             front: 0,
-            receive: None,
+            receiving: Receiving::No,
             ended: false,
             closing: false,
             deadline_ns,
@@ -121,6 +134,11 @@ impl Connection {
     pub(crate) fn slot_mut(&mut self, sequence: u64) -> Option<&mut Slot> {
         let at = usize::try_from(sequence.checked_sub(self.front)?).ok()?;
         self.slots.get_mut(at)
+    }
+
+    /// Whether it was held back, or has input that had to wait: to be looked at when something was answered or sent.
+    pub(crate) fn may_go_on(&self) -> bool {
+        !matches!(self.receiving, Receiving::Yes(_)) || !self.input.is_empty()
     }
 
     pub(crate) fn unanswered(&self) -> usize {

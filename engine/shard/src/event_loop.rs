@@ -269,7 +269,7 @@ impl<R: Ring> Shard<R> {
             } else if !connection.outbox.is_sending() {
                 if connection.closing || connection.ended && connection.unanswered() == 0 {
                     self.finish_closing(id);
-                } else if connection.receive.is_none() || !connection.input.is_empty() {
+                } else if connection.may_go_on() {
                     self.resume_later(id);
                 }
             }

@@ -15,7 +15,7 @@ use faaster_sys::ring::{Armed, Group, Received, Ring, Sock};
 use rustix::io::Errno;
 
 use crate::api::Port;
-use crate::connection::{AnswerBody, Connection, Reading, Upload};
+use crate::connection::{AnswerBody, Connection, Reading, Receiving, Upload};
 use crate::event::Source;
 use crate::shard::Shard;
 use crate::slab::Id;
@@ -102,9 +102,10 @@ impl<R: Ring> Shard<R> {
 
     fn arm_receive(&mut self, id: Id<Connection>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if connection.receive.is_none() && !connection.ended && !connection.closing {
+        if connection.receiving == Receiving::No && !connection.ended && !connection.closing {
             let token = Source::ClientReceive.of(id);
-            connection.receive = Some(self.ring.receive(connection.sock, Group::Client, token));
+            let operation = self.ring.receive(connection.sock, Group::Client, token);
+            connection.receiving = Receiving::Yes(operation);
         }
     }
 
@@ -116,7 +117,7 @@ impl<R: Ring> Shard<R> {
             return;
         };
         if armed == Armed::No {
-            connection.receive = None;
+            connection.receiving = Receiving::No;
         }
         match received {
             Received::Data(lease) => {
@@ -130,8 +131,8 @@ impl<R: Ring> Shard<R> {
                 self.counters.buffers_exhausted_total += 1;
                 self.starved_connections.push(id);
             }
-            // A receive that we stopped: the connection is held back.
-            Received::Failed(Errno::CANCELED) => {}
+            // We stopped it, to hold the connection back; which may be over by now.
+            Received::Failed(Errno::CANCELED) => self.resume(id),
             Received::End => self.on_client_end(id),
             Received::Failed(_) => self.drop_connection(id),
         }
@@ -209,8 +210,9 @@ impl<R: Ring> Shard<R> {
         let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(id) else { return };
         if must_wait(connection)
-            && let Some(operation) = connection.receive.take()
+            && let Receiving::Yes(operation) = connection.receiving
         {
+            connection.receiving = Receiving::Stopping;
             self.ring.stop(operation);
         }
         set_deadline(connection, now_ns);
