@@ -361,3 +361,7 @@ fn append_invoke(out: &mut Vec<u8>, id: Id<Call>, call: &Call, first: &[u8], eve
     out[at..at + HEADER_BYTES].copy_from_slice(&header.encode());
     out.extend_from_slice(first);
 }
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;
