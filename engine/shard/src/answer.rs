@@ -47,12 +47,35 @@ pub(crate) enum Refused {
 impl<R: Ring> Shard<R> {
     /// Ends a call of this shard: answers its client, or its shard of origin.
     pub(crate) fn answer(&mut self, id: Id<Call>, outcome: Outcome, body: Payload<'_>) {
-        let Some(call) = self.forget(id) else { return };
+        if let Some(call) = self.forget(id) {
+            self.deliver(&call, outcome, body);
+        }
+    }
+
+    /// Answers a call whose result is still coming, and keeps it until that has ended or its time is up.
+    pub(crate) fn answer_early(&mut self, id: Id<Call>, outcome: Outcome, body: Payload<'_>) {
+        let Some(call) = self.calls.get_mut(id) else { return };
+        let held = std::mem::take(&mut call.held_bytes);
+        let answered = Call {
+            origin: std::mem::replace(&mut call.origin, Origin::Answered),
+            client_context: None,
+            event: Vec::new(),
+            held_bytes: 0,
+            result: Vec::new(),
+            log: std::mem::take(&mut call.log),
+            ..*call
+        };
+        call.result = Vec::new();
+        self.unhold(held);
+        self.deliver(&answered, outcome, body);
+    }
+
+    fn deliver(&mut self, call: &Call, outcome: Outcome, body: Payload<'_>) {
         let run_ns = if call.started_ns == 0 { 0 } else { self.now_ns.saturating_sub(call.started_ns) };
-        let log = if call.tail == Tail::Wanted { self.tail_text(&call, run_ns) } else { Vec::new() };
+        let log = if call.tail == Tail::Wanted { self.tail_text(call, run_ns) } else { Vec::new() };
         match call.origin {
-            Origin::Nobody => {}
-            Origin::Client { .. } => self.respond(&call, outcome, body, run_ns, &log),
+            Origin::Nobody | Origin::Answered => {}
+            Origin::Client { .. } => self.respond(call, outcome, body, run_ns, &log),
             Origin::Remote { shard, call: remote } => {
                 let mut errand = self.empty_errand();
                 errand.call = remote;

@@ -83,6 +83,8 @@ pub(crate) enum Origin {
     },
     /// Nobody: an `event` invocation, or the client went away.
     Nobody,
+    /// Nobody any more: the answer went out while the result was still coming, which is dropped.
+    Answered,
 }
 
 /// The shape of the answer.

@@ -9,7 +9,7 @@ use faaster_sys::ring::{Armed, Group, Received, Ring};
 use rustix::io::Errno;
 
 use crate::answer::Outcome;
-use crate::call::{Call, Tail};
+use crate::call::{Call, Origin, Tail};
 use crate::event::Source;
 use crate::ingress::Payload;
 use crate::instance::{Cause, Ending, Instance, State};
@@ -194,14 +194,15 @@ impl<R: Ring> Shard<R> {
             }
             return Ok(());
         };
-        if call.result.len() + body.len() > RESPONSE_BYTES_MAX {
-            if !header.has_more() {
-                let took_ns = self.now_ns.saturating_sub(call.started_ns);
-                self.call_left(id, call_id, took_ns);
-            }
+        if !matches!(call.origin, Origin::Answered) && call.result.len() + body.len() > RESPONSE_BYTES_MAX {
             self.counters.invocations_failed_total += 1;
             let text = too_large();
-            self.answer(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+            self.answer_early(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
+        }
+        let call = self.calls.get_mut(call_id).expect("an early answer keeps the call");
+        if header.has_more() && matches!(call.origin, Origin::Answered) {
+            // What nobody waits for is let through, so that the instance comes free.
+            self.grant(id, call_id, header.body_bytes);
             return Ok(());
         }
         if header.has_more() {

@@ -251,7 +251,7 @@ impl Scenario {
             0 | 1 if self.trouble.crashes => [Act::Crash, Act::Garbage, Act::WrongId][dice.index(3)],
             2 if self.trouble.silence => Act::Silent,
             3 | 4 => Act::Fail,
-            5 if dice.one_in(20) => Act::TooLarge,
+            5 if dice.one_in(10) => Act::TooLarge,
             _ => Act::Echo,
         }
     }
@@ -267,7 +267,7 @@ impl Scenario {
             number: self.next_number,
             act,
             result_bytes: match (act, self.appetite) {
-                (Act::TooLarge, _) => 6_300_000,
+                (Act::TooLarge, _) => 7_500_000,
                 (_, Appetite::Large) => dice.index(300_000),
                 (_, Appetite::Mixed) => size(dice),
                 (_, Appetite::Small) => dice.index(20),
