@@ -286,7 +286,10 @@ impl<R: Ring> Shard<R> {
         let alone = function.starting == 0 && function.instances.is_empty();
         let refused = match refusal {
             // The funclet is being restarted: the queue waits for it.
-            Refusal::System if self.funclets[usize::from(claiming.funclet)].is_none() => return,
+            Refusal::System if self.funclets[usize::from(claiming.funclet)].is_none() => {
+                self.functions.release_if_unused(index);
+                return;
+            }
             Refusal::Memory | Refusal::Slots | Refusal::Rate | Refusal::Deadline | Refusal::Cancelled => {
                 Refused::Busy
             }
