@@ -101,6 +101,8 @@ pub(crate) struct Connection {
     /// Close when the outbox is empty.
     pub(crate) closing: bool,
     pub(crate) deadline_ns: u64,
+    /// When the head that has begun to come must be there.
+    pub(crate) head_deadline_ns: u64,
     pub(crate) alarm: Alarm,
     /// In the list of connections with something to send.
     pub(crate) dirty: bool,
@@ -120,6 +122,7 @@ impl Connection {
             ended: false,
             closing: false,
             deadline_ns,
+            head_deadline_ns: deadline_ns,
             alarm: Alarm::default(),
             dirty: false,
         }

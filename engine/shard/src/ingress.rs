@@ -175,6 +175,7 @@ impl<R: Ring> Shard<R> {
     }
 
     fn on_client_bytes(&mut self, id: Id<Connection>, bytes: &[u8]) {
+        let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(id) else { return };
         if connection.closing {
             return;
@@ -185,6 +186,7 @@ impl<R: Ring> Shard<R> {
                 && used < bytes.len()
             {
                 connection.input.extend_from_slice(&bytes[used..]);
+                connection.head_deadline_ns = now_ns + ns(HEAD_TIMEOUT);
             }
         } else {
             connection.input.extend_from_slice(bytes);
@@ -195,11 +197,16 @@ impl<R: Ring> Shard<R> {
 
     /// Parses what is kept in the connection's input.
     fn consume_input(&mut self, id: Id<Connection>) {
+        let now_ns = self.now_ns;
         let Some(connection) = self.connections.get_mut(id) else { return };
         let mut input = std::mem::take(&mut connection.input);
         let used = self.consume(id, &input);
         if let Some(connection) = self.connections.get_mut(id) {
             input.drain(..used);
+            if used > 0 {
+                // What is left is the start of another head, which gets its own time.
+                connection.head_deadline_ns = now_ns + ns(HEAD_TIMEOUT);
+            }
             debug_assert!(connection.input.is_empty());
             connection.input = input;
         }
@@ -231,6 +238,12 @@ impl<R: Ring> Shard<R> {
             if must_wait(connection) {
                 return;
             }
+        }
+        if let Some(connection) = self.connections.get_mut(id)
+            && !matches!(connection.receiving, Receiving::Yes(_))
+        {
+            // It could not be read for a while, which was not its fault.
+            connection.head_deadline_ns = self.now_ns + ns(HEAD_TIMEOUT);
         }
         self.arm_receive(id);
         if let Some(connection) = self.connections.get_mut(id) {
@@ -487,11 +500,9 @@ fn set_deadline(connection: &mut Connection, now_ns: u64) {
     connection.deadline_ns = match &connection.reading {
         Reading::Body(upload) => (now_ns + ns(BODY_IDLE_TIMEOUT)).min(upload.began_ns + ns(BODY_TIMEOUT)),
         Reading::Lingering => now_ns + ns(LINGER_TIMEOUT),
-        // A head in pieces does not get a new limit with each piece.
-        Reading::Head(_) if !connection.input.is_empty() => {
-            connection.deadline_ns.min(now_ns + ns(HEAD_TIMEOUT))
-        }
         Reading::Head(_) if connection.outbox.pending_bytes() > 0 => now_ns + ns(WRITE_TIMEOUT),
+        // A head in pieces does not get a new limit with each piece.
+        Reading::Head(_) if !connection.input.is_empty() => connection.head_deadline_ns,
         Reading::Head(_) => now_ns + ns(IDLE_TIMEOUT),
     };
 }

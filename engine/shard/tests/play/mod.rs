@@ -2,6 +2,7 @@
 //!
 //! Owns: the play's parts. Must not know: what a test wants to see.
 #![allow(dead_code, reason = "each test file is a crate of its own and uses its share")]
+#![expect(clippy::unwrap_used, reason = "a test; the panic is the report")]
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
