@@ -6,7 +6,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use super::{Group, MESSAGE_BYTES_MAX, MESSAGE_DESCRIPTORS_MAX, Message, Token};
+use super::{Group, MESSAGE_BYTES_MAX, MESSAGE_DESCRIPTORS_MAX, Message, Sock, Token};
 
 /// What the kernel was asked for.
 #[derive(Debug)]
@@ -15,7 +15,13 @@ pub(super) enum Work {
     Receive(Group),
     /// A pipe is to be read once it is readable.
     Read(PipeRead),
-    Send(Vec<u8>),
+    /// The first try does not wait for room in the socket, and so is over when it is submitted; the second does.
+    Send {
+        buffer: Vec<u8>,
+        sock: Sock,
+        from: usize,
+    },
+    SendPatiently(Vec<u8>),
     Message(Box<MessageMemory>),
     /// Its word belongs to the ring: there is one bell.
     Bell,

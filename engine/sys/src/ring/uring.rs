@@ -43,6 +43,10 @@ pub struct Uring {
     /// Descriptors adopted so far.
     adopted_total: u64,
     pipe_buffers: PipeBuffers,
+    /// Sends queued since the last wait: each completes when it is submitted.
+    immediate: usize,
+    /// What [`Ring::gather`] asked of the next wait.
+    gathering: Option<(usize, Duration)>,
     /// Where the kernel puts the doorbell's count.
     bell: Box<u64>,
 }
@@ -64,6 +68,9 @@ impl std::fmt::Debug for Uring {
     }
 }
 
+/// A wait whose sends were expected to complete at once is cut off after this.
+const SEND_PATIENCE: Duration = Duration::from_micros(200);
+
 /// user_data of operations whose completion tells nothing.
 const IGNORED: u64 = u64::MAX;
 
@@ -82,6 +89,22 @@ const ALLOWED: [u8; 9] = [
     opcode::Shutdown::CODE,
     opcode::Close::CODE,
 ];
+
+/// Builds an entry for a direct or an ordinary descriptor.
+macro_rules! on_sock {
+    ($sock:expr, |$fd:ident| $build:expr) => {
+        match $sock {
+            Sock::Direct(position) => {
+                let $fd = Fixed(position);
+                $build
+            }
+            Sock::Plain(raw) => {
+                let $fd = Fd(raw);
+                $build
+            }
+        }
+    };
+}
 
 impl Uring {
     /// Makes a ring that does nothing yet: for a process that will drop its privileges, after which no ring can be made.
@@ -112,6 +135,8 @@ impl Uring {
             adopted_total: 0,
             pipe_buffers: PipeBuffers::default(),
             bell: Box::new(0),
+            immediate: 0,
+            gathering: None,
         })
     }
 
@@ -177,7 +202,13 @@ impl Uring {
             Work::Accept => self.accepted(token, outcome, armed),
             Work::Receive(group) => self.received(token, group, outcome, flags, armed),
             Work::Read(pipe) => return self.pipe_ready(token, pipe, outcome),
-            Work::Send(buffer) => Completion::Sent { token, result: outcome, buffer },
+            Work::Send { buffer, sock, from } if outcome == Err(Errno::AGAIN) => {
+                self.send_patiently(sock, buffer, from, token);
+                return None;
+            }
+            Work::Send { buffer, .. } | Work::SendPatiently(buffer) => {
+                Completion::Sent { token, result: outcome, buffer }
+            }
             Work::Message(memory) => {
                 Completion::Message { token, result: outcome.and_then(|length| memory.into_message(length)) }
             }
@@ -251,8 +282,38 @@ impl Uring {
         self.start(token, Work::Read(pipe), opcode::PollAdd::new(Fd(pipe.raw), readable).build());
     }
 
-    fn enter(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
-        let want = usize::from(self.ring.completion().is_empty());
+    /// Sends with room in the socket or without: the kernel waits for it.
+    fn send_patiently(&mut self, sock: Sock, buffer: Vec<u8>, from: usize, token: Token) {
+        let rest = &buffer[from..];
+        let length = u32::try_from(rest.len()).expect("buffers are bounded far below 4 GiB");
+        let start = rest.as_ptr();
+        let entry =
+            on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(libc::MSG_NOSIGNAL).build());
+        self.start(token, Work::SendPatiently(buffer), entry);
+    }
+
+    /// Waits for one event, or for several as [`Ring::gather`] asked.
+    ///
+    /// Sends that go out with this call complete in it; to be woken by those would be not to wait at all, so they are
+    /// added to the events waited for. One that does not (its socket was full in a way that the kernel waits for) costs
+    /// the patience and no more.
+    fn enter_gathering(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
+        let immediate = std::mem::take(&mut self.immediate);
+        let (events, patience) = match self.gathering.take() {
+            Some(asked) => asked,
+            None if immediate == 0 => return self.enter(timeout, 1),
+            None => (1, SEND_PATIENCE),
+        };
+        let first = timeout.map_or(patience, |limit| limit.min(patience));
+        self.enter(Some(first), events + immediate)?;
+        if self.ring.completion().is_empty() && first == patience {
+            return self.enter(timeout.map(|limit| limit - patience), 1);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>, events: usize) -> Result<(), RingError> {
+        let want = if self.ring.completion().is_empty() { events } else { 0 };
         let entered = match timeout {
             None => self.ring.submitter().submit_and_wait(want),
             Some(limit) => {
@@ -269,22 +330,6 @@ impl Uring {
             },
         }
     }
-}
-
-/// Builds an entry for a direct or an ordinary descriptor.
-macro_rules! on_sock {
-    ($sock:expr, |$fd:ident| $build:expr) => {
-        match $sock {
-            Sock::Direct(position) => {
-                let $fd = Fixed(position);
-                $build
-            }
-            Sock::Plain(raw) => {
-                let $fd = Fd(raw);
-                $build
-            }
-        }
-    };
 }
 
 impl Ring for Uring {
@@ -329,9 +374,10 @@ impl Ring for Uring {
         let rest = &buffer[from..];
         let length = u32::try_from(rest.len()).expect("buffers are bounded far below 4 GiB");
         let start = rest.as_ptr();
-        let entry =
-            on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(libc::MSG_NOSIGNAL).build());
-        self.start(token, Work::Send(buffer), entry);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        let entry = on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(flags).build());
+        self.start(token, Work::Send { buffer, sock, from }, entry);
+        self.immediate += 1;
     }
 
     fn listen_bell(&mut self, bell: Sock, token: Token) {
@@ -373,8 +419,12 @@ impl Ring for Uring {
         }
     }
 
+    fn gather(&mut self, events: usize, patience: Duration) {
+        self.gathering = Some((events, patience));
+    }
+
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), RingError> {
-        self.enter(timeout)?;
+        self.enter_gathering(timeout)?;
         let due = self.ring.completion().len();
         for _ in 0..due {
             let Some(entry) = self.ring.completion().next() else { break };
