@@ -96,7 +96,7 @@ impl Funclet {
         let limits = Limits {
             memory_bytes: claims::memory_bytes(claim),
             // Its init is one of them.
-            pids: claim.pids_max + 1,
+            pids: claim.pids_max,
             cpu_of_memory_mb: claim.memory_mb,
         };
         if let Err(error) = self.cgroups.write_limits(&mut unclaimed.limits, &limits) {

@@ -68,8 +68,11 @@ impl std::fmt::Debug for Uring {
     }
 }
 
-/// A wait whose sends were expected to complete at once is cut off after this.
-const SEND_PATIENCE: Duration = Duration::from_micros(200);
+/// Sends up to this are tried without waiting for room in the socket, and so are over when they are submitted.
+const IMMEDIATE_BYTES_MAX: usize = 16 * 1024;
+/// A wait that expected its sends to go out whole is cut off after this, in case one must be followed up. Longer than a
+/// tick of the kernel's clock, so that the timer is seldom programmed for it alone.
+const SEND_PATIENCE: Duration = Duration::from_millis(5);
 
 /// user_data of operations whose completion tells nothing.
 const IGNORED: u64 = u64::MAX;
@@ -294,9 +297,9 @@ impl Uring {
 
     /// Waits for one event, or for several as [`Ring::gather`] asked.
     ///
-    /// Sends that go out with this call complete in it; to be woken by those would be not to wait at all, so they are
-    /// added to the events waited for. One that does not (its socket was full in a way that the kernel waits for) costs
-    /// the patience and no more.
+    /// Small sends that go out with this call complete in it; to be woken by those would be not to wait at all, so they
+    /// are added to the events waited for. One that found its socket full is followed up after the patience, or with the
+    /// next event.
     fn enter_gathering(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
         let immediate = std::mem::take(&mut self.immediate);
         let (events, patience) = match self.gathering.take() {
@@ -372,6 +375,9 @@ impl Ring for Uring {
 
     fn send(&mut self, sock: Sock, buffer: Vec<u8>, from: usize, token: Token) {
         let rest = &buffer[from..];
+        if rest.len() > IMMEDIATE_BYTES_MAX {
+            return self.send_patiently(sock, buffer, from, token);
+        }
         let length = u32::try_from(rest.len()).expect("buffers are bounded far below 4 GiB");
         let start = rest.as_ptr();
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
