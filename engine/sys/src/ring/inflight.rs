@@ -157,6 +157,20 @@ impl Inflight {
         if u64::from(entry.generation) != user_data >> 32 { None } else { entry.work.as_mut() }
     }
 
+    /// Makes first tries to send on `sock` the only ones; answers with how many there were.
+    pub(super) fn settle_for_one_try(&mut self, sock: Sock) -> usize {
+        let mut count = 0;
+        for (_, work) in self.entries.iter_mut().filter_map(|entry| entry.work.as_mut()) {
+            if let Work::Send { buffer, sock: other, .. } = work
+                && *other == sock
+            {
+                *work = Work::SendPatiently(std::mem::take(buffer));
+                count += 1;
+            }
+        }
+        count
+    }
+
     pub(super) fn remove(&mut self, user_data: u64) -> Option<(Token, Work)> {
         let at = position(user_data);
         let entry = self.entries.get_mut(at)?;

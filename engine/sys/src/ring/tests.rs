@@ -417,3 +417,35 @@ fn other_operations_are_refused() {
         "a flag that is not ours"
     );
 }
+
+/// A send that finds no room is tried again; if its socket was closed meanwhile, its number may be another client's.
+#[test]
+fn a_send_to_a_closed_socket_never_reaches_the_next_one() {
+    let Some(mut it) = Connected::new(Descriptors::Direct) else { return };
+    // Until the socket takes no more: the last of these waits for room.
+    loop {
+        it.ring.send(it.sock, vec![b'x'; IMMEDIATE_BYTES_MAX], 0, Token(3));
+        it.ring.wait(Some(Duration::from_millis(30)), &mut it.waiting).unwrap();
+        if it.waiting.drain(..).count() == 0 {
+            break;
+        }
+    }
+    it.ring.send(it.sock, vec![b's'; IMMEDIATE_BYTES_MAX], 0, Token(4));
+    it.ring.close(it.sock);
+    let mut other = TcpStream::connect(it.client.peer_addr().unwrap()).unwrap();
+    let mut sent = Vec::new();
+    let mut accepted = None;
+    while accepted.is_none() || sent.len() < 2 {
+        match it.next() {
+            Completion::Sent { token, result, .. } => sent.push((token, result)),
+            Completion::Accepted { result, .. } => accepted = Some(result.unwrap()),
+            unexpected => panic!("{unexpected:?}"),
+        }
+    }
+    assert_eq!(accepted, Some(it.sock), "the number is used again");
+    it.ring.wait(Some(Duration::from_millis(20)), &mut it.waiting).unwrap();
+    other.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let read = other.read(&mut [0; 100]);
+    assert!(read.is_err(), "the next client got {read:?} bytes that were not for it");
+    assert!(sent.iter().all(|(_, result)| result.is_err()), "{sent:?}");
+}

@@ -45,6 +45,8 @@ pub struct Uring {
     pipe_buffers: PipeBuffers,
     /// Sends queued since the last wait: each completes when it is submitted.
     immediate: usize,
+    /// Those whose completion has not been looked at.
+    immediate_under_way: usize,
     /// What [`Ring::gather`] asked of the next wait.
     gathering: Option<(usize, Duration)>,
     /// Where the kernel puts the doorbell's count.
@@ -139,6 +141,7 @@ impl Uring {
             pipe_buffers: PipeBuffers::default(),
             bell: Box::new(0),
             immediate: 0,
+            immediate_under_way: 0,
             gathering: None,
         })
     }
@@ -205,13 +208,15 @@ impl Uring {
             Work::Accept => self.accepted(token, outcome, armed),
             Work::Receive(group) => self.received(token, group, outcome, flags, armed),
             Work::Read(pipe) => return self.pipe_ready(token, pipe, outcome),
-            Work::Send { buffer, sock, from } if outcome == Err(Errno::AGAIN) => {
-                self.send_patiently(sock, buffer, from, token);
-                return None;
-            }
-            Work::Send { buffer, .. } | Work::SendPatiently(buffer) => {
+            Work::Send { buffer, sock, from } => {
+                self.immediate_under_way -= 1;
+                if outcome == Err(Errno::AGAIN) {
+                    self.send_patiently(sock, buffer, from, token);
+                    return None;
+                }
                 Completion::Sent { token, result: outcome, buffer }
             }
+            Work::SendPatiently(buffer) => Completion::Sent { token, result: outcome, buffer },
             Work::Message(memory) => {
                 Completion::Message { token, result: outcome.and_then(|length| memory.into_message(length)) }
             }
@@ -384,6 +389,7 @@ impl Ring for Uring {
         let entry = on_sock!(sock, |fd| opcode::Send::new(fd, start, length).flags(flags).build());
         self.start(token, Work::Send { buffer, sock, from }, entry);
         self.immediate += 1;
+        self.immediate_under_way += 1;
     }
 
     fn listen_bell(&mut self, bell: Sock, token: Token) {
@@ -398,6 +404,10 @@ impl Ring for Uring {
     }
 
     fn close(&mut self, sock: Sock) {
+        if self.immediate_under_way > 0 {
+            // Its number may soon be another socket's: what finds no room in this one is not tried again.
+            self.immediate_under_way -= self.inflight.settle_for_one_try(sock);
+        }
         let entry = on_sock!(sock, |fd| opcode::AsyncCancel2::new(CancelBuilder::fd(fd).all()).build());
         self.push_ignored(entry);
         match sock {
