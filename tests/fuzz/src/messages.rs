@@ -1,0 +1,41 @@
+//! Messages between the engine, its funclets and the supervisor: what is taken means one thing.
+//!
+//! Owns: the check. Must not know: who sends what.
+
+use faaster_protocol::funclet::{
+    Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, SlotId, Ticket,
+};
+
+/// Each kind of message: taken and said again, it is the same; of another length it is none.
+pub fn check(data: &[u8]) {
+    let mut record = [0u8; MESSAGE_BYTES];
+    let length = data.len().min(MESSAGE_BYTES);
+    record[..length].copy_from_slice(&data[..length]);
+    if let Ok(request) = Request::decode(&record) {
+        assert_eq!(Request::decode(&request.encode()), Ok(request));
+    }
+    if let Ok(event) = Event::decode(&record) {
+        assert_eq!(Event::decode(&event.encode()), Ok(event));
+    }
+    if let Ok(message) = LinkMessage::decode(&record) {
+        assert_eq!(LinkMessage::decode(&message.encode()), Ok(message));
+    }
+    if data.len() != MESSAGE_BYTES {
+        assert!(Request::decode(data).is_err());
+        assert!(Event::decode(data).is_err());
+        assert!(LinkMessage::decode(data).is_err());
+    }
+}
+
+/// Every kind byte, and some whole messages.
+pub fn seeds() -> Vec<Vec<u8>> {
+    let (slot, generation) = (SlotId(3), Generation(4));
+    let mut seeds: Vec<Vec<u8>> = (0..8u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
+    seeds.push(Request::Kill { slot, generation }.encode().to_vec());
+    seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
+    seeds.push(Request::CancelClaim { ticket: Ticket(9) }.encode().to_vec());
+    seeds.push(Event::Shortage { memory_mb: 128 }.encode().to_vec());
+    seeds.push(LinkMessage::Stop { grace_ms: 5 }.encode().to_vec());
+    seeds.push(vec![1; 10]);
+    seeds
+}
