@@ -97,8 +97,8 @@ fn foreign_bytes_are_named() {
 proptest! {
     #[test]
     fn decoders_never_panic(bytes in proptest::collection::vec(any::<u8>(), MESSAGE_BYTES)) {
-        let _ = Request::decode(&bytes);
-        let _ = Event::decode(&bytes);
-        let _ = LinkMessage::decode(&bytes);
+        Request::decode(&bytes).ok();
+        Event::decode(&bytes).ok();
+        LinkMessage::decode(&bytes).ok();
     }
 }
