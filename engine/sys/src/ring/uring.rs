@@ -5,7 +5,7 @@
 //! (seccomp does not see what a ring does). Must not know: what a shard wants with it.
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::register::Restriction;
@@ -230,7 +230,10 @@ impl Uring {
             if self.features.direct_descriptors {
                 return Sock::Direct(number);
             }
-            Sock::Plain(RawFd::try_from(number).expect("came from a non-negative int"))
+            let raw = RawFd::try_from(number).expect("came from a non-negative int");
+            // SAFETY: the kernel made this descriptor for us with this completion; nobody else owns it.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+            self.adopt(descriptor)
         });
         Completion::Accepted { token, result, armed }
     }
@@ -415,9 +418,8 @@ impl Ring for Uring {
             Sock::Plain(raw) => {
                 // The cancel must have been seen before the number is free for something else.
                 drop(self.ring.submit());
-                if self.plain.remove(&raw).is_none() {
-                    self.push_ignored(opcode::Close::new(Fd(raw)).build());
-                }
+                // One that is closed already is not ours any more: its number may be somebody else's.
+                self.plain.remove(&raw);
             }
         }
     }
