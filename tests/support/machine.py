@@ -19,6 +19,15 @@ def stat_of(pid):
     return name, fields[0], int(fields[1])
 
 
+def command_of(pid):
+    """First argument of a process's command line; empty when the process is gone or has none."""
+    try:
+        line = (PROC / str(pid) / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return line.split(b"\0")[0].decode(errors="replace")
+
+
 def processes():
     """All processes of this pid namespace: pid -> (name, state, parent)."""
     found = {}

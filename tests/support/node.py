@@ -164,8 +164,7 @@ class Node:
         for pid in machine.descendants(self.process.pid):
             stat = machine.stat_of(pid)
             if stat and stat[2] == self.process.pid:
-                line = (machine.PROC / str(pid) / "cmdline").read_bytes().split(b"\0")[0].decode()
-                if line.startswith(name):
+                if machine.command_of(pid).startswith(name):
                     found.append(pid)
         return sorted(found)
 
