@@ -203,6 +203,7 @@ impl Nursery {
             proc,
             Step::PivotTo(NEW),
             Step::Hostname(HOSTNAME),
+            Step::BatchPolicy,
             Step::NewSession,
             Step::PlaceFds(&placements),
             Step::Exec {

@@ -55,9 +55,6 @@ impl<R: Ring> Shard<R> {
         }
         // Only now: a log tail asks the instance for its peak of memory.
         let instance = self.instances.remove(id).expect("got above");
-        if instance.brisk {
-            self.brisk -= 1;
-        }
         self.ring.close(instance.channel);
         self.ring.close(instance.log);
         let alone = never_ready && self.functions.get(index).ready.is_empty();

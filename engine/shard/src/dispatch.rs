@@ -20,8 +20,6 @@ use crate::timer::Owner;
 
 /// A queue is looked at this often at least, while something waits in it.
 const QUEUE_CHECK_NS_MIN: u64 = 1_000_000;
-/// A function whose calls take less than this is brisk: its answers are worth gathering (see the event loop).
-const BRISK_NS: u64 = 2_000_000;
 /// An event that no instance took in this time is dropped and counted: as long as the longest call may run.
 const EVENT_PATIENCE_NS: u64 = faaster_limits::TIMEOUT_SECS_MAX as u64 * 1_000_000_000;
 
@@ -93,11 +91,6 @@ impl<R: Ring> Shard<R> {
         instance.accepted_total += 1;
         instance.last_used_ns = now_ns;
         instance.go(Cause::CallBegins);
-        let function = self.functions.get(instance.function);
-        if !instance.brisk && (1..BRISK_NS).contains(&function.service_ns) {
-            instance.brisk = true;
-            self.brisk += 1;
-        }
         let first = &event[..event.len().min(FRAME_EVENT_BYTES_MAX)];
         append_invoke(instance.outbox.staging(), id, call, first, event.len());
         if first.len() < event.len() {

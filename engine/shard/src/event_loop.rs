@@ -17,12 +17,6 @@ use crate::timer::Owner;
 
 /// Messages of other threads that one turn takes, so that clients get their turn as well.
 const MESSAGES_PER_TURN_MAX: usize = 256;
-/// So many brisk instances at work are worth waiting for more than one answer.
-const GATHER_FROM: usize = 4;
-/// Answers that a wait gathers at most.
-const GATHER_MAX: usize = 16;
-/// What gathering may add to an answer.
-const GATHER_PATIENCE: Duration = Duration::from_micros(50);
 
 impl<R: Ring> Shard<R> {
     /// Runs for ever on the calling thread.
@@ -50,11 +44,6 @@ impl<R: Ring> Shard<R> {
     /// See [`Shard::run`].
     pub fn turn(&mut self, patience: Option<Duration>) -> Result<(), RingError> {
         let timeout = self.timeout(patience);
-        if self.brisk >= GATHER_FROM {
-            // Many instances of this core are about to answer. Woken by the first answer, the shard, which is the more
-            // eager one, would run between any two of them and pay a switch of context for each call.
-            self.ring.gather((self.brisk / 2).min(GATHER_MAX), GATHER_PATIENCE);
-        }
         let mut completions = std::mem::take(&mut self.completions);
         let waited = self.ring.wait(timeout, &mut completions);
         self.mailbox.awake();

@@ -257,10 +257,6 @@ impl<R: Ring> Shard<R> {
         let now_ns = self.now_ns;
         let Some(instance) = self.instances.get_mut(id) else { return };
         instance.forget_call(call);
-        if instance.brisk && instance.in_flight.is_empty() {
-            instance.brisk = false;
-            self.brisk -= 1;
-        }
         instance.last_used_ns = now_ns;
         let (index, state) = (instance.function, instance.state());
         if took_ns > 0 {

@@ -64,8 +64,6 @@ pub struct Shard<R: Ring> {
     pub(crate) unsent: std::collections::VecDeque<(ShardId, Packet)>,
     /// Grants of response credit that wait for room, in order.
     pub(crate) owed_grants: std::collections::VecDeque<(Id<Instance>, Id<Call>, u32)>,
-    /// Instances that are busy with calls which are short as a rule.
-    pub(crate) brisk: usize,
     pub(crate) held_bytes: usize,
     pub(crate) async_queued: usize,
     pub(crate) control_in_flight: usize,
@@ -140,7 +138,6 @@ impl<R: Ring> Shard<R> {
             errands: Vec::new(),
             unsent: std::collections::VecDeque::new(),
             owed_grants: std::collections::VecDeque::new(),
-            brisk: 0,
             held_bytes: 0,
             async_queued: 0,
             control_in_flight: 0,

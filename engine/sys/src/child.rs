@@ -65,6 +65,8 @@ pub enum Step<'a> {
     /// Makes a mount the root and lets go of the old one.
     PivotTo(&'a CStr),
     Hostname(&'a [u8]),
+    /// Never again preempts what runs on its core by waking up (sched(7), SCHED_BATCH); children inherit it.
+    BatchPolicy,
     NewSession,
     /// Copies descriptors to these numbers, open across exec, and closes all above the highest of them.
     PlaceFds(&'a [(BorrowedFd<'a>, RawFd)]),
@@ -94,6 +96,7 @@ impl Step<'_> {
             Self::MountProc { .. } => "mounting /proc",
             Self::PivotTo(_) => "changing its root",
             Self::Hostname(_) => "setting its host name",
+            Self::BatchPolicy => "taking the batch scheduling policy",
             Self::NewSession => "making a session",
             Self::PlaceFds(_) => "placing descriptors",
             Self::Exec { .. } => "executing its program",
@@ -149,6 +152,7 @@ impl State {
             Step::MountProc { to } => attach(new_proc()?, to),
             Step::PivotTo(root) => pivot_to(root),
             Step::Hostname(name) => rustix::system::sethostname(name),
+            Step::BatchPolicy => batch_policy(),
             Step::NewSession => rustix::process::setsid().map(drop),
             Step::PlaceFds(placements) => self.place(placements),
             Step::Exec { program, arguments, environment } => exec_fd(program, arguments, environment),
@@ -250,6 +254,13 @@ fn pivot_to(root: &CStr) -> Result<(), Errno> {
     // Both roots are at "." now, the old one on top.
     rustix::mount::unmount(c".", UnmountFlags::DETACH)?;
     rustix::process::chdir(c"/")
+}
+
+fn batch_policy() -> Result<(), Errno> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads one `struct sched_param`, which outlives the call; process 0 is the caller.
+    check(i64::from(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) }))
+        .map(drop)
 }
 
 fn loopback_up() -> Result<(), Errno> {

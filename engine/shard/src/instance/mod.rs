@@ -55,8 +55,6 @@ pub(crate) struct Instance {
     pub(crate) gauge: Option<OwnedFd>,
     /// What it printed before its first call, which gets it in its log's tail.
     pub(crate) early_log: Vec<u8>,
-    /// Counted in the shard's `brisk`.
-    pub(crate) brisk: bool,
     /// In the list of instances with something to send.
     pub(crate) dirty: bool,
     /// A read of its log pipe is under way.
@@ -130,7 +128,6 @@ impl Instance {
             alarm: Alarm::default(),
             gauge: None,
             early_log: Vec::new(),
-            brisk: false,
             dirty: false,
             log_reading: false,
         }

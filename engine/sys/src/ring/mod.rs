@@ -173,11 +173,6 @@ pub trait Ring {
     fn drain_now(&mut self, pipe: Sock, out: &mut Vec<u8>, limit: usize) -> usize;
     /// Makes a lent buffer available again.
     fn give_back(&mut self, lease: Lease);
-    /// Lets the next [`Ring::wait`] come back later, by at most `patience`, if so it can bring `events` at once.
-    fn gather(&mut self, events: usize, patience: Duration) {
-        // A ring that cannot do it brings what is there.
-        let _: (usize, Duration) = (events, patience);
-    }
     /// Submits what is queued and waits until something happened or `timeout` passed (`None`: no limit), then
     /// appends all that happened to `out`.
     ///

@@ -47,8 +47,6 @@ pub struct Uring {
     immediate: usize,
     /// Those whose completion has not been looked at.
     immediate_under_way: usize,
-    /// What [`Ring::gather`] asked of the next wait.
-    gathering: Option<(usize, Duration)>,
     /// Where the kernel puts the doorbell's count.
     bell: Box<u64>,
 }
@@ -142,7 +140,6 @@ impl Uring {
             bell: Box::new(0),
             immediate: 0,
             immediate_under_way: 0,
-            gathering: None,
         })
     }
 
@@ -303,22 +300,20 @@ impl Uring {
         self.start(token, Work::SendPatiently(buffer), entry);
     }
 
-    /// Waits for one event, or for several as [`Ring::gather`] asked.
+    /// Waits for one event beside the sends of this turn.
     ///
     /// Small sends that go out with this call complete in it; to be woken by those would be not to wait at all, so they
     /// are added to the events waited for. One that found its socket full is followed up after the patience, or with the
     /// next event.
-    fn enter_gathering(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
+    fn enter_past_sends(&mut self, timeout: Option<Duration>) -> Result<(), RingError> {
         let immediate = std::mem::take(&mut self.immediate);
-        let (events, patience) = match self.gathering.take() {
-            Some(asked) => asked,
-            None if immediate == 0 => return self.enter(timeout, 1),
-            None => (1, SEND_PATIENCE),
-        };
-        let first = timeout.map_or(patience, |limit| limit.min(patience));
-        self.enter(Some(first), events + immediate)?;
-        if self.ring.completion().is_empty() && first == patience {
-            return self.enter(timeout.map(|limit| limit - patience), 1);
+        if immediate == 0 {
+            return self.enter(timeout, 1);
+        }
+        let first = timeout.map_or(SEND_PATIENCE, |limit| limit.min(SEND_PATIENCE));
+        self.enter(Some(first), 1 + immediate)?;
+        if self.ring.completion().is_empty() && first == SEND_PATIENCE {
+            return self.enter(timeout.map(|limit| limit - SEND_PATIENCE), 1);
         }
         Ok(())
     }
@@ -437,12 +432,8 @@ impl Ring for Uring {
         }
     }
 
-    fn gather(&mut self, events: usize, patience: Duration) {
-        self.gathering = Some((events, patience));
-    }
-
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), RingError> {
-        self.enter_gathering(timeout)?;
+        self.enter_past_sends(timeout)?;
         let due = self.ring.completion().len();
         for _ in 0..due {
             let Some(entry) = self.ring.completion().next() else { break };
