@@ -75,6 +75,8 @@ class CrashTest(unittest.TestCase):
             until(lambda: answers(node), "an answer from a new container")
             self.assertEqual(node.engine_pid(), engine)
             until(lambda: not any(map(machine.alive, family)), "the old containers gone")
+            # Not even as zombies of somebody else: the supervisor adopts what a funclet leaves, and reaps it.
+            until(lambda: not any(map(machine.stat_of, family)), "the old containers reaped")
 
     def test_warm_functions_of_another_funclet_go_on(self):
         counter = "import os\nnumber = 0\ndef handler(event, context):\n" \

@@ -1,12 +1,38 @@
 //! Signals as readable descriptors.
 //!
-//! Owns: the handlers of SIGINT, SIGTERM and SIGHUP. Must not know: what a signal leads to.
+//! Owns: the handlers of SIGINT, SIGTERM, SIGHUP and SIGCHLD. Must not know: what a signal leads to.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+
+/// Deaths of children arrive here, adopted ones' too.
+#[derive(Debug)]
+pub(crate) struct Deaths(UnixStream);
+
+impl Deaths {
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn catch() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        signal_hook::low_level::pipe::register(SIGCHLD, writer)?;
+        Ok(Self(reader))
+    }
+
+    /// Readable after a death.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Forgets what was told so far.
+    pub(crate) fn clear(&mut self) {
+        let mut bytes = [0; 64];
+        while self.0.read(&mut bytes).is_ok_and(|count| count == bytes.len()) {}
+    }
+}
 
 /// A signal that asks the program to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

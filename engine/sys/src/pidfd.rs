@@ -11,6 +11,8 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use rustix::thread::ThreadNameSpaceType;
 
+use crate::errno::check;
+
 /// A process number greater than 1, as seen in the caller's pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProcessId(i32);
@@ -28,6 +30,24 @@ impl ProcessId {
 
     fn as_rustix(self) -> rustix::process::Pid {
         rustix::process::Pid::from_raw(self.0).expect("greater than 1 by construction")
+    }
+}
+
+/// A child of ours, by blood or adopted, that has ended and was not reaped yet; which of several is the kernel's choice.
+///
+/// # Errors
+/// waitid(2)'s; having no child is none.
+pub fn dead_child() -> Result<Option<ProcessId>, Errno> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all-zero bytes are a valid `siginfo_t`, which is plain data.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: writes one `siginfo_t`, which outlives the call.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) };
+    match check(i64::from(result)) {
+        // SAFETY: `si_pid` is among the fields that waitid fills; where it found nothing, they are zero as before.
+        Ok(_) => Ok(ProcessId::new(unsafe { info.si_pid() })),
+        Err(Errno::CHILD) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -12,6 +12,7 @@ mod instance;
 pub(crate) mod link;
 mod listeners;
 mod notify;
+mod orphans;
 mod phase;
 pub(crate) mod requirements;
 mod restart;

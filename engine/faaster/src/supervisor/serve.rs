@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::data::{DataDirectory, DataError, Keep};
 use super::instance::{self, Instance, InstanceError};
 use super::listeners::{self, ListenError};
+use super::orphans;
 use super::requirements::{self, Lack};
 use super::start::{Role, Start};
 use super::watch::Supervisor;
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::exit::Outcome;
 use crate::log::Log;
 use crate::runtimes::{self, RuntimesError, embedded};
-use crate::signals::Signals;
+use crate::signals::{Deaths, Signals};
 
 /// How the start is announced on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) enum ServeError {
     #[error("no runtime can be used: {0}")]
     NoRuntime(String),
     #[error(
-        "the program for process 1 of containers, faaster-init, is neither built in nor beside {0}: build it first (see README), or name it with --init"
+        "the program for process 1 of containers, faaster-init, is neither built in nor beside {0}: build it with `cargo build --release -p faaster-init` (the README says how), or name it with --init"
     )]
     NoInit(PathBuf),
     #[error(transparent)]
@@ -91,6 +92,10 @@ fn prepare_and_run(
     requirements::check(&config.data)?;
     raise_descriptor_limit(log);
     let signals = Signals::catch().map_err(ServeError::Signals)?;
+    let deaths = Deaths::catch().map_err(ServeError::Signals)?;
+    if let Err(errno) = orphans::adopt() {
+        log.warn(format_args!("processes of a funclet that died go to the host's process 1: {errno}"));
+    }
     let data = DataDirectory::lock(&config.data, keep)?;
     let run = Run { root: config.run.clone(), instance: Some(Instance::create(&config.run)?), log };
     sweep(&run.root, log)?;
@@ -108,7 +113,7 @@ fn prepare_and_run(
         Announcement::Json => announce_json,
     };
     let own_pidfd = PidFd::of_self().map_err(|errno| ServeError::Signals(errno.into()))?;
-    Ok(Supervisor::new(start, listeners, own_pidfd, signals, log, announce).run())
+    Ok(Supervisor::new(start, listeners, own_pidfd, (signals, deaths), log, announce).run())
 }
 
 /// This run as it must not be left behind: dropping it removes what it made, on whatever way out.
@@ -139,6 +144,8 @@ impl Drop for Run {
         if let Err(error) = sweep(&self.root, self.log) {
             self.log.error(format_args!("{error}; the next start tries again"));
         }
+        // The sweep ended what was left of a dead funclet; nobody but us may be there to reap it.
+        orphans::reap(&[]).ok();
         instance::remove_if_empty(&self.root);
     }
 }

@@ -12,6 +12,7 @@ use faaster_sys::pidfd::PidFd;
 use super::child::{Child, ChildError, Heard};
 use super::listeners::Listeners;
 use super::notify::Notify;
+use super::orphans;
 use super::phase::{Action, Input, Phase, transition};
 use super::restart::{self, Decision};
 use super::seat::{self, Seat, SeatState};
@@ -19,7 +20,7 @@ use super::start::{Role, Start};
 use crate::clock::{Deadline, wait_readable};
 use crate::exit::Outcome;
 use crate::log::Log;
-use crate::signals::Signals;
+use crate::signals::{Deaths, Signals};
 
 /// The engine must be ready this long after its start.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +48,8 @@ enum Event {
     Due(usize),
     /// The phase took too long.
     Overdue,
+    /// Somebody below us has ended.
+    SomeDeath,
 }
 
 /// A running engine, from its supervisor's side.
@@ -57,6 +60,7 @@ pub(crate) struct Supervisor {
     /// Children watch it for our end.
     own_pidfd: PidFd,
     signals: Signals,
+    deaths: Deaths,
     log: Log,
     notify: Notify,
     seats: Vec<Seat>,
@@ -74,7 +78,7 @@ impl Supervisor {
         start: Start,
         listeners: [Listeners; 2],
         own_pidfd: PidFd,
-        signals: Signals,
+        (signals, deaths): (Signals, Deaths),
         log: Log,
         announce: fn(&Supervisor),
     ) -> Self {
@@ -85,6 +89,7 @@ impl Supervisor {
             listeners,
             own_pidfd,
             signals,
+            deaths,
             log,
             notify: Notify::from_environment(),
             seats,
@@ -175,6 +180,7 @@ impl Supervisor {
         sources.extend(running.iter().filter_map(|index| self.seats[*index].child()).map(Child::pidfd));
         let engine = self.seats[ENGINE].child().filter(|_| self.engine_heard == Heard::Nothing);
         sources.extend(engine.map(Child::link));
+        sources.push(self.deaths.descriptor());
         let readable =
             wait_readable(&sources, self.patience()).expect("poll of open descriptors cannot fail");
         let mut events = Vec::new();
@@ -182,7 +188,7 @@ impl Supervisor {
             events.extend(self.signals.take().into_iter().map(|signal| Event::Signal(signal.0)));
         }
         // What the engine said before it died comes before its death.
-        if readable.get(signal_count + running.len()) == Some(&true) {
+        if engine.is_some() && readable[signal_count + running.len()] {
             events.push(Event::EngineSpoke);
         }
         let dead = running.iter().enumerate().filter(|(position, _)| readable[signal_count + position]);
@@ -192,6 +198,11 @@ impl Supervisor {
         events.extend((0..self.seats.len()).filter(|index| due(&self.seats[*index])).map(Event::Due));
         if self.overdue.is_some_and(Deadline::passed) {
             events.push(Event::Overdue);
+        }
+        // Last: the seats' own deaths are taken by then.
+        if readable.last() == Some(&true) {
+            self.deaths.clear();
+            events.push(Event::SomeDeath);
         }
         events
     }
@@ -224,8 +235,13 @@ impl Supervisor {
                     self.on_input(Input::Ready);
                 }
             }
-            Event::Died(index) => self.on_death(index),
+            Event::Died(index) => {
+                self.on_death(index);
+                // They may have been behind it in the kernel's list.
+                self.reap_orphans();
+            }
             Event::Due(index) => self.on_due(index),
+            Event::SomeDeath => self.reap_orphans(),
             Event::Overdue => {
                 self.overdue = None;
                 self.log.warn(format_args!("{} took too long", self.phase));
@@ -266,6 +282,15 @@ impl Supervisor {
             (Role::Funclet(_), Phase::Serving) => self.restart(index, lived),
             // Its containers went with it; there is nothing more to wait for from it.
             (Role::Funclet(_), Phase::Draining | Phase::Ending | Phase::Killing | Phase::Gone) => {}
+        }
+    }
+
+    fn reap_orphans(&mut self) {
+        let own: Vec<u32> = self.children().map(|(_, pid)| pid).collect();
+        match orphans::reap(&own) {
+            Ok(0) => {}
+            Ok(count) => self.log.debug(format_args!("reaped {count} processes that lost their parent")),
+            Err(errno) => self.log.warn(format_args!("cannot reap processes that lost their parent: {errno}")),
         }
     }
 
