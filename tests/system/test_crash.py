@@ -37,6 +37,14 @@ def health(node):
         return None
 
 
+def first_answer(node, name):
+    """The answer to a call, or None when the connection was accepted and reset."""
+    try:
+        return node.invoke(name)
+    except (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected):
+        return None
+
+
 class CrashTest(unittest.TestCase):
     def test_a_killed_engine_is_started_again(self):
         with Node() as node:
@@ -61,6 +69,20 @@ class CrashTest(unittest.TestCase):
                 # The dead engine's ring lives on for some milliseconds and may take a connection, which is then reset.
                 # Once another engine is there every connection is answered; a refused one is an error in any case.
                 self.assertEqual(until(lambda: health(node), "an answer").status, 200)
+                until(lambda: node.engine_pid() != killed, "another engine")
+
+    def test_a_new_engine_knows_all_functions_before_it_serves(self):
+        # More than fit into a mailbox.
+        count = 4200
+        with Node() as node:
+            for number in range(count):
+                node.deploy(f"stored{number}", HELLO)
+            node.deploy("zlast", HELLO)
+            for _ in range(3):
+                killed = node.engine_pid()
+                kill(killed)
+                answer = until(lambda: first_answer(node, "zlast"), "an answer")
+                self.assertEqual((answer.status, answer.text), (200, "hello"))
                 until(lambda: node.engine_pid() != killed, "another engine")
 
     def test_a_killed_funclet_is_started_again_alone(self):

@@ -2,8 +2,10 @@
 //!
 //! Owns: nothing of its own. Must not know: who the control thread is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use faaster_function::Deployed;
 use faaster_http::{Status, Version, response};
 use faaster_sys::ring::Ring;
 
@@ -18,6 +20,13 @@ use crate::shard::Shard;
 use crate::slab::Id;
 
 impl<R: Ring> Shard<R> {
+    /// Takes over what is deployed already, before the shard runs.
+    pub(crate) fn know(&mut self, known: &[Arc<Deployed>]) {
+        for deployed in known {
+            self.functions.deploy(deployed.clone(), self.config.shards);
+        }
+    }
+
     pub(crate) fn on_command(&mut self, command: Command) {
         match command {
             Command::Deploy(deployed, reply) => {

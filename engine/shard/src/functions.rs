@@ -127,6 +127,10 @@ impl Functions {
         let key: Box<[u8]> = deployed.key.as_bytes().into();
         if let Some(index) = self.by_key.get(&key).copied() {
             let function = self.get_mut(index);
+            if function.deployed.revision == deployed.revision && function.presence == Presence::Deployed {
+                // Told twice, as at the engine's start.
+                return index;
+            }
             if function.deployed.function_tag != deployed.function_tag {
                 // Times of the old code say nothing of the new.
                 function.service_ns = 0;

@@ -4,7 +4,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use faaster_function::Deployed;
 use faaster_limits::{
     CLIENT_BUFFER_BYTES, CLIENT_BUFFERS, INSTANCE_BUFFER_BYTES, INSTANCE_BUFFERS, RING_COMPLETIONS,
     RING_ENTRIES,
@@ -61,7 +63,8 @@ impl Prepared {
         Ok(Self { id, config: config.clone(), ring, listeners })
     }
 
-    /// Pins the calling thread to `core` and runs the shard on it; comes back only with an error.
+    /// Pins the calling thread to `core` and runs the shard on it; comes back only with an error. The shard knows the
+    /// functions in `known` before it takes its first connection.
     ///
     /// # Errors
     /// The core is not there, or the ring is lost.
@@ -71,6 +74,7 @@ impl Prepared {
         mailbox: MailboxEnd<Packet>,
         sink: Sink,
         seed: [u64; 2],
+        known: &[Arc<Deployed>],
     ) -> Result<std::convert::Infallible, PrepareError> {
         let shard = self.id;
         faaster_sys::affinity::pin_to(core).map_err(|errno| PrepareError::Core {
@@ -83,8 +87,8 @@ impl Prepared {
         let bell = self.ring.adopt(bell);
         let listeners = self.listeners.into_iter().map(|(port, fd)| (self.ring.adopt(fd), port)).collect();
         let parts = Parts { id: shard, core, config: self.config, mailbox, sink, seed };
-        Shard::new(self.ring, parts, listeners, bell)
-            .run()
-            .map_err(|source| PrepareError::Lost { shard, source })
+        let mut running = Shard::new(self.ring, parts, listeners, bell);
+        running.know(known);
+        running.run().map_err(|source| PrepareError::Lost { shard, source })
     }
 }

@@ -90,8 +90,8 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
     // Shards have inherited theirs; what is made from here on is not as urgent. Becoming less eager is always allowed.
     affinity::set_nice(0).ok();
     let store = open_store(config)?;
-    let preloaded = shards::preload(&store.registry, &start.runtimes, &senders);
-    preloaded.map_err(|source| EngineError::Store { path: config.data.clone(), source: source.into() })?;
+    let known = shards::known(&store.registry, &start.runtimes)
+        .map_err(|source| EngineError::Store { path: config.data.clone(), source: source.into() })?;
     engine_filter()?.install(Scope::AllThreads)?;
 
     let (orders, ordered) = mpsc::channel::<ControlCommand>(link::ORDERS_MAX);
@@ -107,7 +107,7 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(EngineError::Thread)?;
-    waiting.begin();
+    waiting.begin(&known);
     supervisor_link::send(link.as_fd(), READY, &[])?;
     runtime.block_on(async {
         let listening = tokio::spawn(link::listen(link, senders, orders, log));

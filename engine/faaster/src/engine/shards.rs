@@ -2,13 +2,12 @@
 //!
 //! Owns: their start, and what they know before they take the first request. Must not know: what a shard does.
 
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::Builder;
 
-use faaster_function::RuntimeSpec;
-use faaster_limits::MAILBOX_MAX;
-use faaster_shard::mailbox::CommandSender;
-use faaster_shard::{Command, MailboxEnd, Notice, Packet, Prepared};
+use faaster_function::{Deployed, RuntimeSpec};
+use faaster_shard::{MailboxEnd, Notice, Packet, Prepared};
 use faaster_store::Registry;
 use faaster_store::registry::{RegistryError, wait};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -20,42 +19,32 @@ use crate::config::Config;
 use crate::containers::chain;
 use crate::log::Log;
 
-/// Functions that find room in a mailbox before anybody empties it, with room to spare for the first orders.
-const PRELOADED_MAX: usize = MAILBOX_MAX / 2;
+/// What the shards know.
+pub(crate) type Known = Arc<[Arc<Deployed>]>;
 
-/// Puts stored functions into the mailboxes of shards that do not run yet: a shard reads its mailbox before it reads
-/// from its first connection, so a caller who was waiting while the engine was away is not told that there is no such
-/// function. Control loads them all, these again, which changes nothing; beyond [`PRELOADED_MAX`] it is control alone.
+/// Stored functions that this node can run, for shards to know before their first connection: a caller who was waiting
+/// while the engine was away is not told that there is no such function. Control loads them all, these again, which
+/// changes nothing, and tells about those that cannot run here.
 ///
 /// # Errors
 /// The registry cannot be read.
-pub(crate) fn preload(
-    registry: &Registry,
-    runtimes: &[RuntimeSpec],
-    shards: &[CommandSender],
-) -> Result<(), RegistryError> {
+pub(crate) fn known(registry: &Registry, runtimes: &[RuntimeSpec]) -> Result<Known, RegistryError> {
     let records = wait(|done| registry.all(done))?;
-    // What this node cannot run is told by control.
-    let deployable = records.iter().filter_map(|record| record.deployed(runtimes).ok()).map(Arc::new);
-    for deployed in deployable.take(PRELOADED_MAX) {
-        for shard in shards {
-            let taken = shard.send(Command::Deploy(deployed.clone(), Box::new(drop)));
-            assert!(taken.is_ok(), "an empty mailbox has room for half of what it holds");
-        }
-    }
-    Ok(())
+    Ok(records.iter().filter_map(|record| record.deployed(runtimes).ok()).map(Arc::new).collect())
 }
 
 /// Threads of shards that wait for the word.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    gate: Arc<Barrier>,
+    gates: Vec<SyncSender<Known>>,
 }
 
 impl Waiting {
     /// Lets all shards begin.
-    pub(crate) fn begin(self) {
-        self.gate.wait();
+    pub(crate) fn begin(self, known: &Known) {
+        for gate in self.gates {
+            gate.send(known.clone()).expect("a shard's thread waits for it");
+        }
     }
 }
 
@@ -71,7 +60,7 @@ pub(crate) fn start(
     notices: &Sender<Notice>,
     log: Log,
 ) -> Result<Waiting, EngineError> {
-    let gate = Arc::new(Barrier::new(prepared.len() + 1));
+    let mut gates = Vec::new();
     for (index, (shard, mailbox)) in prepared.into_iter().zip(mailboxes).enumerate() {
         let core = config.core_of(index);
         let notices = notices.clone();
@@ -81,18 +70,20 @@ pub(crate) fn start(
             })
         });
         let seed = seed();
-        let gate = gate.clone();
+        let (gate, word) = sync_channel::<Known>(1);
+        gates.push(gate);
         let thread = Builder::new().name(format!("shard-{index}"));
         thread
             .spawn(move || {
-                gate.wait();
-                let Err(error) = shard.run(core, mailbox, sink, seed);
+                // No word: the engine failed before there was anything to serve.
+                let Ok(known) = word.recv() else { return };
+                let Err(error) = shard.run(core, mailbox, sink, seed, &known);
                 log.error(chain(&error));
                 std::process::abort();
             })
             .map_err(EngineError::Thread)?;
     }
-    Ok(Waiting { gate })
+    Ok(Waiting { gates })
 }
 
 /// Random numbers that nobody outside can guess: request ids begin from them.
