@@ -354,6 +354,7 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
             "mailbox_full_total": c.mailbox_full_total,
             "log_bytes_dropped_total": c.log_bytes_dropped_total,
             "buffers_exhausted_total": c.buffers_exhausted_total,
+            "answers_refused_total": c.answers_refused_total,
             "held_bytes": c.held_bytes,
         },
     })

@@ -94,6 +94,9 @@ pub const SPARE_UPLOADS_MAX: usize = 64;
 pub const MAILBOX_MAX: usize = 4096;
 /// Bytes of requests and answers that a shard holds outside of its provided buffers.
 pub const HELD_BYTES_PER_SHARD_MAX: usize = 512 * 1024 * 1024;
+/// An answer above this counts among what a shard holds, until its client has taken it; smaller ones are bounded by the
+/// number of connections.
+pub const ANSWER_BYTES_UNCOUNTED_MAX: usize = 64 * 1024;
 /// Control requests under way per shard.
 pub const CONTROL_IN_FLIGHT_MAX: usize = 256;
 /// Control requests under way on the control thread, all shards together.

@@ -4,6 +4,7 @@
 //! Must not know: how the call ran.
 
 use faaster_http::{Persistence, Status, Version, response};
+use faaster_limits::ANSWER_BYTES_UNCOUNTED_MAX;
 use faaster_protocol::easyfaas::errors;
 use faaster_protocol::easyfaas::headers::{JSON, TEXT};
 use faaster_protocol::easyfaas::tail::{LogTail, Usage, append_base64, append_exec_time, append_log_body};
@@ -17,6 +18,9 @@ use crate::ingress::Payload;
 use crate::invoke::Seat;
 use crate::shard::Shard;
 use crate::slab::Id;
+
+const TOO_MUCH_UNREAD: &[u8] =
+    b"the answer is ready, but too many large answers wait for their clients to read them: come again later";
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,8 +280,27 @@ impl<R: Ring> Shard<R> {
         });
     }
 
+    /// Counts a large answer among what the shard holds until its client has taken it; says whether there is room.
+    fn hold_answer(&mut self, id: Id<Connection>, bytes: usize) -> bool {
+        if self.connections.get(id).is_none() {
+            return true;
+        }
+        if !self.hold(bytes) {
+            self.counters.answers_refused_total += 1;
+            return false;
+        }
+        let connection = self.connections.get_mut(id).expect("looked at above");
+        connection.held_bytes += bytes;
+        true
+    }
+
     /// Like [`Self::put`], where `head` writes Date and Server too.
     fn put_dated(&mut self, seat: Seat, body: Payload<'_>, head: impl FnOnce(&mut Vec<u8>, u64)) {
+        let bytes = body.as_slice().len();
+        if bytes > ANSWER_BYTES_UNCOUNTED_MAX && !self.hold_answer(seat.connection, bytes) {
+            let status = Status::SERVICE_UNAVAILABLE;
+            return self.answer_plain(seat.connection, seat.sequence, status, TOO_MUCH_UNREAD);
+        }
         let draining = self.draining.is_some();
         let Some(connection) = self.connections.get_mut(seat.connection) else { return };
         let turn = connection.is_turn(seat.sequence);

@@ -104,6 +104,7 @@ pub struct Counters {
     pub mailbox_full_total: u64,
     pub log_bytes_dropped_total: u64,
     pub buffers_exhausted_total: u64,
+    pub answers_refused_total: u64,
     pub held_bytes: u64,
 }
 

@@ -150,9 +150,10 @@ impl<R: Ring> Shard<R> {
                 Reading::Head(_) | Reading::Lingering => 0,
             })
             .sum();
-        if calls + uploads != self.held_bytes {
+        let answers: usize = self.connections.iter().map(|(_, connection)| connection.held_bytes).sum();
+        if calls + uploads + answers != self.held_bytes {
             found.push(format!(
-                "calls hold {calls} bytes, uploads {uploads}, the shard says {}",
+                "calls hold {calls} bytes, uploads {uploads}, answers {answers}, the shard says {}",
                 self.held_bytes
             ));
         }

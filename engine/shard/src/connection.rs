@@ -106,6 +106,8 @@ pub(crate) struct Connection {
     pub(crate) alarm: Alarm,
     /// In the list of connections with something to send.
     pub(crate) dirty: bool,
+    /// Of the shard's budget: large answers that the client has not taken yet.
+    pub(crate) held_bytes: usize,
 }
 
 impl Connection {
@@ -125,7 +127,14 @@ impl Connection {
             head_deadline_ns: deadline_ns,
             alarm: Alarm::default(),
             dirty: false,
+            held_bytes: 0,
         }
+    }
+
+    /// What need not be counted any more: all that was, once the client has taken every answer that is ready.
+    pub(crate) fn take_unheld(&mut self) -> usize {
+        let waiting = self.outbox.pending_bytes() > 0 || self.slots.iter().any(|slot| slot.ready.is_some());
+        if waiting { 0 } else { std::mem::take(&mut self.held_bytes) }
     }
 
     /// Takes a slot for a request; its sequence number names it.

@@ -146,6 +146,10 @@ impl<R: Ring> Shard<R> {
             let sock = connection.sock;
             self.ring.send(sock, buffer, from, Source::ClientSend.of(id));
         } else {
+            if connection.held_bytes > 0 {
+                let taken = connection.take_unheld();
+                self.unhold(taken);
+            }
             self.mark_connection(id);
         }
         self.give_time(id);

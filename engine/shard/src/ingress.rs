@@ -476,6 +476,7 @@ impl<R: Ring> Shard<R> {
         for call in calls {
             self.abandon(call);
         }
+        self.unhold(connection.held_bytes);
         self.ring.close(connection.sock);
     }
 }

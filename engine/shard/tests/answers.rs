@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use faaster_function::deployed::Concurrency;
 use faaster_limits::{
-    ASYNC_REQUEST_BYTES_MAX, CONTROL_BODY_BYTES_MAX, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT,
-    QUEUE_PER_FUNCTION_MAX, SYNC_REQUEST_BYTES_MAX, WRITE_TIMEOUT,
+    ASYNC_REQUEST_BYTES_MAX, CONTROL_BODY_BYTES_MAX, HEAD_TIMEOUT, HELD_BYTES_PER_SHARD_MAX, IDLE_TIMEOUT,
+    LINGER_TIMEOUT, QUEUE_PER_FUNCTION_MAX, SYNC_REQUEST_BYTES_MAX, WRITE_TIMEOUT,
 };
 use faaster_protocol::frame::FrameType;
 use faaster_protocol::funclet::Request;
@@ -272,6 +272,8 @@ fn a_client_that_does_not_read_is_dropped_and_one_that_reads_slowly_is_not() {
         let (id, _) = node.call(&mut instance);
         node.say(&instance, FrameType::Response, id, &[b'x'; 100_000]);
     }
+    node.settle();
+    assert_eq!(node.audit().held_bytes, 200_000, "both answers count until they are taken");
     let mut got = 0;
     for _ in 0..8 {
         node.pass(WRITE_TIMEOUT / 2);
@@ -280,6 +282,50 @@ fn a_client_that_does_not_read_is_dropped_and_one_that_reads_slowly_is_not() {
     }
     assert_eq!(got, 4000);
     assert!(node.audit().connections == 1, "the other one was dropped");
+    assert_eq!(node.audit().held_bytes, 100_000);
+    while !node.sim.take(slow, 50_000).is_empty() {
+        node.settle();
+    }
+    assert_eq!(node.audit().held_bytes, 0);
+}
+
+#[test]
+fn a_large_answer_that_finds_no_room_is_refused_and_counted() {
+    let mut node = Node::new();
+    deploy(&mut node, "f", Concurrency::Shared(4));
+    // Bodies that were announced and do not come take the whole budget but a little.
+    let mut room = HELD_BYTES_PER_SHARD_MAX;
+    while room >= CONTROL_BODY_BYTES_MAX {
+        room -= CONTROL_BODY_BYTES_MAX;
+        let client = node.connect();
+        let head = format!(
+            "POST /v1/functions HTTP/1.1\r\nHost: x\r\nContent-Length: {CONTROL_BODY_BYTES_MAX}\r\n\r\n"
+        );
+        node.send(client, head.as_bytes());
+    }
+    let rest = room - 150_000;
+    for length in [rest / 2, rest - rest / 2] {
+        let client = node.connect();
+        let head = format!("POST /v1/functions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+        node.send(client, head.as_bytes());
+    }
+    assert_eq!(node.audit().held_bytes, HELD_BYTES_PER_SHARD_MAX - 150_000);
+    let clients = [node.connect(), node.connect(), node.connect()];
+    for client in clients {
+        node.sim.set_window(client, 1000);
+        node.send(client, &invocation("f", b"{}"));
+    }
+    let mut instance = node.start();
+    for length in [100_000, 60_000, 100_000] {
+        let (id, _) = node.call(&mut instance);
+        node.say(&instance, FrameType::Response, id, &vec![b'x'; length]);
+    }
+    node.settle();
+    let audit = node.audit();
+    assert_eq!(audit.counters.answers_refused_total, 1);
+    assert_eq!(audit.held_bytes, HELD_BYTES_PER_SHARD_MAX - 50_000, "small answers do not count");
+    let refused = node.answer(clients[2]);
+    assert_eq!(refused.status, 503);
 }
 
 // --- Calls that nobody waits for -------------------------------------------------------------------------------------
