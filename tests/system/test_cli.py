@@ -117,6 +117,13 @@ class CliTest(EngineCase):
         self.cli("invoke", "echo", "-d", "@/no/such/file", code=FAILED)
         self.cli("invoke", "echo", "--event", "--tail", code=REFUSED)
 
+    def test_invoke_that_never_runs(self):
+        sleeps = {"bootstrap": "#!/bin/sh\nexec sleep 3600\n"}
+        self.node.deploy("sleeps", sleeps, runtime="provided", Timeout=1)
+        ended = self.cli("invoke", "sleeps", code=FAILED)
+        self.assertIn("not ready", json.loads(ended.stdout)["errorMessage"])
+        self.assertEqual(self.data("invoke", "sleeps", code=FAILED)["functionError"], "NotReady")
+
     def test_listings(self):
         self.cli("invoke", "echo")
         names = {one["FunctionName"] for one in self.data("functions")}

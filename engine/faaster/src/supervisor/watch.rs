@@ -290,7 +290,9 @@ impl Supervisor {
         match orphans::reap(&own) {
             Ok(0) => {}
             Ok(count) => self.log.debug(format_args!("reaped {count} processes that lost their parent")),
-            Err(errno) => self.log.warn(format_args!("cannot reap processes that lost their parent: {errno}")),
+            Err(errno) => {
+                self.log.warn(format_args!("cannot reap processes that lost their parent: {errno}"))
+            }
         }
     }
 
