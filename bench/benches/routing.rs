@@ -1,4 +1,4 @@
-//! Cost of routing: from a raw path to the canonical key that shards route by (no allocation on the way).
+//! Cost of routing: from a raw path to the canonical key, and from the key to its home shard (no allocation on the way).
 //!
 //! Owns: the measurements. Must not know: shards.
 
@@ -8,6 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use faaster_protocol::easyfaas::route::{
     KEY_BYTES_MAX, Target, canonical_key, invocation_target, trigger_key,
 };
+use faaster_shard::functions::home_of;
 
 const ACCOUNT: &[u8] = b"df391b08c64c426a81645468c75163a5";
 const BY_BRN: &[u8] =
@@ -70,5 +71,15 @@ fn paths(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, paths);
+fn home_shard(c: &mut Criterion) {
+    let key = REQUESTS[0].key;
+    let mut group = c.benchmark_group("home shard");
+    for shards in [1, 2, 16, 128] {
+        assert!(home_of(key, shards).0 < shards);
+        group.bench_function(format!("of {shards}"), |b| b.iter(|| home_of(black_box(key), shards)));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, paths, home_shard);
 criterion_main!(benches);
