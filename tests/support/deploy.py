@@ -117,6 +117,8 @@ def state(node):
     return {
         "processes": len(family),
         "zombies": len(zombies),
+        "supervisor fds": count_fds(node.process.pid),
+        "supervisor mounts": count_mounts(node.process.pid),
         "engine fds": [count_fds(pid) for pid in engine],
         "funclet fds": [count_fds(pid) for pid in funclets],
         "funclet mounts": [count_mounts(pid) for pid in funclets],
