@@ -67,11 +67,28 @@ def cgroups_of(instance):
     return found
 
 
+def abandoned_cgroups():
+    """Directories of the cgroups of any engine in which, and below which, there is no process at all."""
+    found = []
+    for top in cgroups_of(""):
+        try:
+            lists = [Path(folder, "cgroup.procs").read_text() for folder, _, _ in os.walk(top)]
+        except OSError:
+            continue  # it is being removed right now
+        if lists and not any(text.strip() for text in lists):
+            found.append(top)
+    return found
+
+
+def mounts():
+    """All mount points that this process sees, as many times as something is mounted there."""
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+
+
 def mounts_below(path):
     """Mount points at or below a path, as this process sees them."""
     path = str(path)
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point == path or point.startswith(path + "/")]
+    return [point for point in mounts() if point == path or point.startswith(path + "/")]
 
 
 def port_is_free(port):

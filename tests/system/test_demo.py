@@ -1,5 +1,6 @@
 """`faaster demo`: an engine of its own, an example for each language, figures, and nothing left."""
 
+import collections
 import contextlib
 import json
 import signal
@@ -10,18 +11,33 @@ import unittest
 from pathlib import Path
 
 from support import machine
+from support.deploy import Told
 from support.node import clean_environment, program, run_command
 from support.wait import until
 
 
-def leftovers():
-    """What a demo could leave: its data, and cgroups of any engine that no process is in."""
-    return [str(path) for path in Path("/var/tmp").glob("faaster-demo-*")]
+def folders():
+    """Data of demos."""
+    return {str(path) for path in Path("/var/tmp").glob("faaster-demo-*")}
+
+
+def held():
+    """Mount points, and cgroups that no process is in any more."""
+    return collections.Counter([*machine.mounts(), *machine.abandoned_cgroups()])
 
 
 class DemoTest(unittest.TestCase):
+    def setUp(self):
+        self.before = set(machine.processes()), folders(), held()
+
+    def assert_nothing_left(self):
+        """Nothing is there that was not there before the test."""
+        processes, data, others = self.before
+        until(lambda: not set(machine.processes()) - processes, "processes gone")
+        self.assertEqual(folders() - data, set())
+        until(lambda: not held() - others, Told(lambda: f"mounts and cgroups gone: {held() - others}"))
+
     def test_every_language_is_measured_and_nothing_is_left(self):
-        before = set(machine.processes())
         ended = run_command("demo", "--once", "--json", timeout_s=300)
         self.assertEqual(ended.returncode, 0, ended.stderr)
         rows = {row["runtime"]: row for row in json.loads(ended.stdout)}
@@ -30,8 +46,7 @@ class DemoTest(unittest.TestCase):
             self.assertIn("Hello", row["answer"])
             self.assertGreater(row["coldUs"], 0)
             self.assertGreaterEqual(row["warmP99Us"], row["warmMedianUs"])
-        until(lambda: not set(machine.processes()) - before, "processes gone")
-        self.assertEqual(leftovers(), [])
+        self.assert_nothing_left()
 
     def test_it_goes_on_serving_until_it_is_stopped(self):
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,7 +65,7 @@ class DemoTest(unittest.TestCase):
                 self.assertIn("Hello", called.stdout, said())
                 process.send_signal(number)
                 self.assertEqual(process.wait(120), 0, said())
-            self.assertEqual(leftovers(), [])
+            self.assert_nothing_left()
 
     def test_other_ports_are_taken_when_the_usual_ones_are_not_free(self):
         with contextlib.ExitStack() as stack:
@@ -62,9 +77,9 @@ class DemoTest(unittest.TestCase):
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertRegex(ended.stderr, r"serving on http://127\.0\.0\.1:(?!8001)\d+ \(registry http://127\.0\.0\.1:(?!8002)\d+\)")
         self.assertTrue(json.loads(ended.stdout))
+        self.assert_nothing_left()
 
     def test_a_killed_demo_takes_its_engine_with_it(self):
-        before = set(machine.processes())
         process = subprocess.Popen(
             [program(), "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment(), text=True,
         )
@@ -72,8 +87,7 @@ class DemoTest(unittest.TestCase):
             until(lambda: "goes on serving" in process.stdout.readline(), "the farewell", patience_s=300)
             process.kill()
             process.wait(60)
-        until(lambda: not set(machine.processes()) - before, "processes gone")
-        self.assertEqual(leftovers(), [])
+        self.assert_nothing_left()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from support.wait import until
 
 EVENT_BYTES_MAX = 6_291_456
 PIDS_MAX = 1024
+# Events that one shard keeps (ASYNC_QUEUE_MAX of engine/limits).
+ASYNC_QUEUE_MAX = 1024
 
 
 def processes_with(argument):
@@ -434,15 +436,17 @@ class ClientTest(EngineCase):
         self.assertEqual(self.good(self.node.invoke("size", largest)).text, str(EVENT_BYTES_MAX - 2))
 
     def test_a_create_that_is_no_json(self):
-        for body, words in (
-            (b'{"Version":', "JSON"), (b"[]", "JSON"), (b'{"Timeout":"5"}', "Timeout"), (b'{"Code":"***"}', "ase64"),
-            (b'{"MemorySize":64}', "MemorySize"), (b'{"Timeout":-1}', "Timeout"), (b'{"Timeout":901}', "Timeout"),
-            (b'{"PodConcurrentQuota":-1}', "PodConcurrentQuota"), (b'{"MaxInstances":0}', "MaxInstances"),
-            (b'{"Runtime":"cobol"}', "cobol"), (b'{"Environment":{"Variables":{"1x":"y"}}}', "1x"),
+        # 500 is FaaSter's word for a body that it cannot read at all, 400 for one that breaks a rule.
+        for status, body, words in (
+            (500, b'{"Version":', "JSON"), (500, b"[]", "JSON"), (500, b'{"Timeout":"5"}', "Timeout"),
+            (500, b'{"Code":"***"}', "ase64"),
+            (400, b'{"MemorySize":64}', "MemorySize"), (400, b'{"Timeout":-1}', "Timeout"), (400, b'{"Timeout":901}', "Timeout"),
+            (400, b'{"PodConcurrentQuota":-1}', "PodConcurrentQuota"), (400, b'{"MaxInstances":0}', "MaxInstances"),
+            (400, b'{"Runtime":"cobol"}', "cobol"), (400, b'{"Environment":{"Variables":{"1x":"y"}}}', "1x"),
         ):
             with self.subTest(body):
                 answer = request(self.node.registry, "POST", "/v1/functions/refused", body)
-                self.assertIn(answer.status, (400, 500), answer)
+                self.assertEqual(answer.status, status, answer)
                 self.assertIn(words, answer.text)
                 self.assertEqual(request(self.node.registry, "GET", "/v1/functions/refused").status, 404)
 
@@ -490,6 +494,36 @@ class ClientTest(EngineCase):
                 wire.close()
         self.assertEqual(statuses.count(200), 1024)
         self.assertEqual(statuses.count(429), 19 * 60 - 1024)
+
+    def test_a_full_queue_of_events_refuses_at_once(self):
+        self.deploy("events", source("gate"), Timeout=60, MaxInstances=1)
+        kind, accepted = "X-easyfaas-Invoke-Type: event", counter(self.node, "async_accepted_total")
+        refused = counter(self.node, "async_refused_total")
+        with Wire(self.node.controller) as wire:
+            self.assertEqual(wire.send(invocation("events", {"name": "holds"}, kind)).answer("POST").status, 201)
+            gate = Gate(self.node, "holds")
+            # The one that runs counts: it is kept until it has ended.
+            left = ASYNC_QUEUE_MAX - 1
+            while left > 0:
+                batch = min(left, 32)
+                wire.send(invocation("events", {"name": "e", "wait": False}, kind) * batch)
+                self.assertEqual([wire.answer("POST").status for _ in range(batch)], [201] * batch)
+                left -= batch
+            answer = wire.send(invocation("events", {"name": "too-many", "wait": False}, kind)).answer("POST")
+            self.assertEqual((answer.status, answer.json()), (429, {
+                "Code": "TooManyRequestsException", "Cause": "event queue is full", "Message": "Too many requests",
+                "Status": 429, "Type": "User",
+            }))
+            self.assertEqual(answer.headers["retry-after"], "1")
+            self.assertEqual(counter(self.node, "async_accepted_total") - accepted, ASYNC_QUEUE_MAX)
+            self.assertEqual(counter(self.node, "async_refused_total") - refused, 1)
+            # A call that somebody waits for still has its place, behind all that were acknowledged.
+            waiting = Call(self.node, "events", {"name": "last", "wait": False})
+            until(lambda: queued(self.node, "events") == ASYNC_QUEUE_MAX, "the call in the queue")
+            gate.open()
+            self.assertEqual(self.good(waiting.answer()).json()["name"], "last")
+            self.assertEqual(wire.send(invocation("events", {"name": "e", "wait": False}, kind)).answer("POST").status, 201)
+        self.assertNotIn("too-many", log_of(self.node, "events"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """HTTP as the RFCs say, byte for byte, on the ports of a whole engine; and HTTP triggers."""
 
 import base64
+import hashlib
 import json
 import unittest
 
@@ -431,6 +432,45 @@ class NoTriggerTest(EngineCase):
         self.deploy("web", "def handler(event, context):\n    return 'triggered'\n")
         self.assertEqual(request(self.node.controller, "GET", f"/{ACCOUNT}/web").status, 404)
         self.assertEqual(self.good(self.node.invoke("web")).text, "triggered")
+
+
+class DefaultAccountTest(EngineCase):
+    """A caller without an account header is the configured account, on both ports."""
+
+    OWN, SENTENCE = "tenant-seven", "def handler(event, context):\n    return '{}'\n"
+    ARGUMENTS = (f"--default-account={OWN}",)
+
+    def test_a_caller_without_an_account_is_the_configured_one(self):
+        self.deploy("mine", self.SENTENCE.format("of the default account"), account=self.OWN)
+        self.assertEqual(self.good(self.node.invoke("mine")).text, "of the default account")
+        # FaaSter's own account is somebody else here.
+        answer = self.node.invoke("mine", headers={"X-easyfaas-Account-Id": ACCOUNT})
+        self.assertEqual((answer.status, answer.json()["Code"]), (404, "ResourceNotFoundException"))
+
+    def test_what_is_deployed_without_an_account_is_its_own(self):
+        self.deploy("deployed", self.SENTENCE.format("deployed"))
+        owner = hashlib.md5(f"{self.OWN}cloud-cfc-2017".encode()).hexdigest()
+        settings = request(self.node.registry, "GET", "/v1/functions/deployed").json()
+        self.assertIn(f":{owner}:function:deployed:", json.dumps(settings))
+        for headers in ({}, {"X-Bce-Account-Id": self.OWN}):
+            self.assertEqual(self.good(self.node.invoke("deployed", headers=headers)).text, "deployed")
+        full = f"brn:cloud:faas:bj:{owner}:function:deployed:$LATEST"
+        self.assertEqual(self.good(self.node.invoke(full, headers={"X-easyfaas-Account-Id": self.OWN})).text, "deployed")
+        self.assertEqual(self.node.invoke(full, headers={"X-easyfaas-Account-Id": ACCOUNT}).status, 403)
+
+
+class NoSimpleAuthTest(EngineCase):
+    """With simple_auth off whoever names a function may call and see it; who it is still decides what a bare name means."""
+
+    ARGUMENTS = ("--simple-auth=false",)
+
+    def test_anybody_may_call_by_brn(self):
+        self.deploy("open", "def handler(event, context):\n    return 'open'\n")
+        stranger = {"X-easyfaas-Account-Id": "a-stranger"}
+        self.assertEqual(self.good(self.node.invoke(brn("open"), headers=stranger)).text, "open")
+        self.assertEqual(request(self.node.registry, "GET", f"/v1/functions/{brn('open')}", headers=stranger).status, 200)
+        answer = self.node.invoke("open", headers=stranger)
+        self.assertEqual((answer.status, answer.json()["Code"]), (404, "ResourceNotFoundException"))
 
 
 if __name__ == "__main__":

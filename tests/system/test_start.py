@@ -9,7 +9,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from support.node import Node, clean_environment, program, run_command
+from support.node import ROOT, Node, clean_environment, program, run_command
+
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
 
 
 class StartTest(unittest.TestCase):
@@ -88,15 +90,41 @@ class StartTest(unittest.TestCase):
             self.assertEqual(second.cli("functions").returncode, 0)
 
     def test_without_root_it_says_so(self):
-        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
         for command in ("serve", "demo"):
             ended = subprocess.run(
-                [*as_nobody, self.readable_program(), command], capture_output=True, text=True, timeout=60,
+                [*AS_NOBODY, self.readable_program(), command], capture_output=True, text=True, timeout=60,
                 env=clean_environment(), cwd="/", check=False,
             )
             self.assertEqual(ended.returncode, 2, ended.stderr)
             self.assertIn("root", ended.stderr)
             self.assertEqual(ended.stderr.count("\n"), 1, ended.stderr)
+
+    def test_the_scripts_say_so_before_they_do_anything(self):
+        # A copy, because the repository's folders may be closed to others; in a folder where nobody may do anything.
+        tree, calls = self.home / "tree", self.home / "tree" / "calls"
+        for name in ("quickstart", "tests/run", "tests/support/setup.sh"):
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tree / name)
+        # What would install or build tells that it was called, and fails.
+        tools = tree / "tools"
+        tools.mkdir()
+        for name in ("cargo", "rustup", "apt-get"):
+            (tools / name).write_text(f"#!/bin/sh\necho {name} \"$@\" >>{calls}\nexit 1\n")
+            (tools / name).chmod(0o755)
+        for folder in (tree, *(path for path in tree.rglob("*") if path.is_dir())):
+            folder.chmod(0o777)
+        before = sorted(tree.rglob("*"))
+        environment = clean_environment(PATH=f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin", HOME="/nonexistent")
+        for command in (["quickstart"], ["quickstart", "--once"], ["tests/run"], ["tests/run", "unit"]):
+            with self.subTest(command):
+                ended = subprocess.run(
+                    [*AS_NOBODY, str(tree / command[0]), *command[1:]], capture_output=True, text=True, timeout=60,
+                    env=environment, cwd="/", check=False,
+                )
+                self.assertEqual((ended.returncode, ended.stdout), (2, ""), ended.stderr)
+                self.assertIn("root", ended.stderr)
+                self.assertEqual(ended.stderr.count("\n"), 1, ended.stderr)
+                self.assertEqual(sorted(tree.rglob("*")), before, "nothing made, nothing called")
 
     def test_without_a_capability_it_says_which(self):
         ended = subprocess.run(
