@@ -17,6 +17,8 @@ PYTHON_PACKAGES = ("uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0")
 SYSTEM_PYTHON = "/usr/bin/python3"
 # Program to Debian package.
 PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "taskset": "util-linux", "unshare": "util-linux"}
+# Python module to Debian package: what the system's interpreter needs to make uvicorn's environment.
+MODULES = {"ensurepip": "python3-venv"}
 SERVICES = ("nginx", "haproxy")
 VERSIONS = {
     "nginx": ["nginx", "-v"],
@@ -28,13 +30,25 @@ VERSIONS = {
 }
 
 
+def _has_module(name):
+    """Whether the system's interpreter, which need not be this one, finds a module."""
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    return subprocess.run([SYSTEM_PYTHON, "-c", look], capture_output=True).returncode == 0
+
+
+def missing_packages():
+    """Debian packages of which a program or a module is missing."""
+    programs = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    return sorted(programs | {package for module, package in MODULES.items() if not _has_module(module)})
+
+
 def install_packages():
-    """Installs the programs that are missing; says what."""
-    missing = sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None})
+    """Installs what is missing; says what."""
+    missing = missing_packages()
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise Setup(f"these programs are needed: {' '.join(missing)}; install them, or run as root on Debian")
+        raise Setup(f"these packages are needed: {' '.join(missing)}; install them, or run as root on Debian")
     print(f"installing {' '.join(missing)} from the distribution", flush=True)
     fresh = [name for name in SERVICES if name in missing]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

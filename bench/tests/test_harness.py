@@ -12,6 +12,7 @@ import tempfile
 import types
 import unittest
 from pathlib import Path
+from unittest import mock
 
 BENCH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCH))
@@ -164,6 +165,13 @@ class CommandLine(unittest.TestCase):
                 setup.Tools(Path(empty), 0, 1, empty).engine_program()
             with self.assertRaises(Unavailable):
                 setup.Tools(Path(empty), 0, 1, empty).program("ring_hello")
+
+    def test_missing_programs_and_modules_are_named_by_their_packages(self):
+        there, absent = {"sh": "dash"}, {"no-such-program": "b", "no-such-either": "b"}
+        with mock.patch.multiple(setup, PACKAGES=there | absent, MODULES={"json": "c", "no_such_module": "a"}):
+            self.assertEqual(setup.missing_packages(), ["a", "b"])
+        with mock.patch.multiple(setup, PACKAGES=there, MODULES={"json": "c"}):
+            self.assertEqual(setup.missing_packages(), [])
 
     def test_folders_of_runs_are_never_reused(self):
         with tempfile.TemporaryDirectory() as root:

@@ -67,7 +67,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Address of the controller: invocations and HTTP triggers",
     ),
     row("registry_listen", "ADDRESS", "127.0.0.1:8002", One, "Address of the function registry"),
-    row("data", "DIR", "/var/lib/faaster", One, "Where functions, code and logs are kept"),
+    row("data", "DIR", "/var/lib/faaster", One, "Where functions and their code are kept"),
     row("run", "DIR", "/run/faaster", One, "Where run-time files live; nothing in it outlasts the engine"),
     row("shards", "COUNT", "auto", One, "Threads that serve requests; auto: one per core that may be used"),
     row("funclets", "COUNT", "1", One, "Processes that make containers"),
