@@ -114,7 +114,10 @@ fn a_folder_packs_the_same_every_time_and_unpacks_again() {
 /// Runs only as the child of the test below, in a mount namespace of its own.
 #[test]
 fn child_on_a_small_disk() {
-    let Ok(root) = std::env::var("FAASTER_TEST_SMALL_DISK") else { return };
+    let Ok(root) = std::env::var("FAASTER_TEST_SMALL_DISK") else {
+        eprintln!("skipped: runs only as the child of another test");
+        return;
+    };
     let mut store = open(Path::new(&root));
     let small = zip(&[file("index.js", b"hello")]);
     store.put_zip(&small).unwrap();

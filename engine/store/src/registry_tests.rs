@@ -202,7 +202,10 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
 /// Runs only as the child of the test below, in a mount namespace of its own.
 #[test]
 fn child_on_a_disk_that_fills() {
-    let Ok(directory) = std::env::var("FAASTER_TEST_FULL_REGISTRY") else { return };
+    let Ok(directory) = std::env::var("FAASTER_TEST_FULL_REGISTRY") else {
+        eprintln!("skipped: runs only as the child of another test");
+        return;
+    };
     let directory = Path::new(&directory);
     let (registry, thread) = Registry::open(directory).unwrap();
     put(&registry, upsert("a", "before", "1", 1, "c"));
