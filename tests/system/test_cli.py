@@ -122,7 +122,7 @@ class CliTest(EngineCase):
         self.node.deploy("sleeps", sleeps, runtime="provided", Timeout=1)
         ended = self.cli("invoke", "sleeps", code=FAILED)
         self.assertIn("not ready", json.loads(ended.stdout)["errorMessage"])
-        self.assertEqual(self.data("invoke", "sleeps", code=FAILED)["functionError"], "NotReady")
+        self.assertEqual(self.data("invoke", "sleeps", code=FAILED)["functionError"], "Unhandled")
 
     def test_listings(self):
         self.cli("invoke", "echo")

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import threading
 import unittest
 
@@ -39,6 +40,15 @@ def in_flight(node):
     return sum(instance["InFlight"] for instance in json.loads(answer.stdout))
 
 
+def is_refused(address):
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 class StopTest(unittest.TestCase):
     def test_stop_with_nothing_to_do(self):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -56,6 +66,33 @@ class StopTest(unittest.TestCase):
             call.join()
             self.assertIsNone(call.error)
             self.assertEqual((call.answer.status, call.answer.text), (200, "slept"))
+
+    def test_a_stop_runs_what_waits_for_a_cold_start(self):
+        # Loading takes longer than the order to stop takes to arrive.
+        slow = "import time\ntime.sleep(1.5)\n" + SLEEPER
+        with Node() as node:
+            node.deploy("cold", slow, Timeout=60)
+            call = Call(node, "cold", {"seconds": 0})
+            until(lambda: json.loads(node.cli("instances", "--json").stdout), "an instance that loads")
+            self.assertEqual(node.stop(), 0)
+            call.join()
+            self.assertIsNone(call.error)
+            self.assertEqual((call.answer.status, call.answer.text), (200, "slept"))
+
+    def test_a_stopping_engine_refuses_connections(self):
+        with Node("--shards=2") as node:
+            node.deploy("sleeper", SLEEPER, Timeout=60)
+            call = Call(node, "sleeper", {"seconds": 3})
+            until(lambda: in_flight(node) == 1, "the call in flight")
+            node.signal(signal.SIGTERM)
+            # Refused at once, and not left in the backlog of a socket that nobody reads.
+            for address in (node.controller, node.registry):
+                until(lambda: is_refused(address), f"{address} refuses")
+                self.assertTrue(all(is_refused(address) for _ in range(20)))
+            self.assertTrue(call.is_alive(), "still in flight")
+            self.assertEqual(node.wait(), 0)
+            call.join()
+            self.assertEqual(call.answer.text, "slept")
 
     def test_the_grace_time_ends(self):
         with Node(grace="500ms") as node:

@@ -173,8 +173,12 @@ pub const FRAME_META_BYTES_MAX: usize = 64 * 1024;
 pub const FRAME_EVENT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a result that an invocation may send before it is granted more.
 pub const RESPONSE_CREDIT_BYTES: u32 = 256 * 1024;
-/// Bytes of one part of a large result.
+/// Bytes of one part of a large result; also what a runtime must have sent before it is granted more.
 pub const RESPONSE_PART_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the body of any frame that a runtime sends.
+pub const RUNTIME_FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one `log` frame.
+pub const LOG_FRAME_BYTES_MAX: usize = 64 * 1024;
 
 // --- Containers ------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 //! Owns: who asked, what was asked, the event while it waits, the result while it comes in parts.
 //! Must not know: how it is dispatched or answered.
 
+use faaster_limits::{RESPONSE_CREDIT_BYTES, RESPONSE_PART_BYTES_MAX};
+
 use crate::api::ShardId;
 use crate::connection::Connection;
 use crate::instance::Instance;
@@ -117,6 +119,33 @@ pub(crate) enum Place {
     Forwarded(ShardId),
 }
 
+/// How much of a large result the runtime may send (docs/protocol.md section 5), bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Credit {
+    /// Received and not granted again.
+    pub(crate) used: usize,
+    /// Of `used`: without room in the shard's budget yet.
+    pub(crate) unheld: usize,
+}
+
+impl Credit {
+    /// A part has come; `false` if the runtime had no credit for it.
+    pub(crate) fn spend(&mut self, bytes: usize) -> bool {
+        self.used += bytes;
+        self.used <= RESPONSE_CREDIT_BYTES as usize
+    }
+
+    /// What is granted now: nothing before it is worth a frame, so that parts of one byte cost no frame each.
+    pub(crate) fn take_grant(&mut self) -> u32 {
+        let due = self.used - self.unheld;
+        if due < RESPONSE_PART_BYTES_MAX {
+            return 0;
+        }
+        self.used = self.unheld;
+        u32::try_from(due).expect("at most RESPONSE_CREDIT_BYTES")
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -140,6 +169,7 @@ pub(crate) struct Call {
     pub(crate) deadline_ns: u64,
     /// Parts of the result so far.
     pub(crate) result: Vec<u8>,
+    pub(crate) credit: Credit,
     /// Its log lines, if wanted.
     pub(crate) log: Vec<u8>,
 }

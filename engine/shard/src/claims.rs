@@ -239,7 +239,9 @@ impl<R: Ring> Shard<R> {
         let index = claiming.function;
         self.functions.get_mut(index).starting -= 1;
         let newest = self.functions.get(index).deployed.revision == claiming.deployed.revision;
-        let wanted = newest && self.is_deployed(index) && self.draining.is_none();
+        // A stopping engine still runs what it has taken in.
+        let needed = self.draining.is_none() || !self.functions.get(index).queue.is_empty();
+        let wanted = newest && self.is_deployed(index) && needed;
         let mut descriptors = descriptors.into_iter();
         let (Some(channel), Some(log), true) = (descriptors.next(), descriptors.next(), wanted) else {
             self.kill_slot(funclet, slot, generation);
@@ -290,9 +292,13 @@ impl<R: Ring> Shard<R> {
                 self.functions.release_if_unused(index);
                 return;
             }
-            Refusal::Memory | Refusal::Slots | Refusal::Rate | Refusal::Deadline | Refusal::Cancelled => {
-                Refused::Busy
+            // It may be better soon: the queue waits, each call to its own deadline, and asks again.
+            Refusal::Slots | Refusal::Rate | Refusal::Deadline | Refusal::Cancelled => {
+                self.arm_queue(index);
+                self.functions.release_if_unused(index);
+                return;
             }
+            Refusal::Memory => Refused::Busy,
             Refusal::Boot => Refused::NotReady,
             Refusal::Code => Refused::CodeMissing,
             Refusal::Invalid | Refusal::System => Refused::NotReady,

@@ -130,6 +130,8 @@ impl<R: Ring> Shard<R> {
     fn on_drain(&mut self, reply: Reply<ShardId>) {
         self.draining = Some(reply);
         for (sock, _) in std::mem::take(&mut self.listeners) {
+            // The supervisor has it open as well: closing it alone would leave clients waiting in its backlog.
+            self.ring.stop_listening(sock);
             self.ring.close(sock);
         }
         for id in self.connections.ids() {
@@ -149,7 +151,9 @@ impl<R: Ring> Shard<R> {
     pub(crate) fn report_drained(&mut self) {
         let idle = self.calls.len() == 0
             && self.control_in_flight == 0
-            && self.connections.iter().all(|(_, connection)| connection.outbox.pending_bytes() == 0);
+            && self.connections.iter().all(|(_, connection)| {
+                connection.outbox.pending_bytes() == 0 && !matches!(connection.reading, Reading::Body(_))
+            });
         if idle && let Some(reply) = self.draining.take() {
             reply(self.id);
             // Still draining: nothing new is accepted, later answers close their connection.

@@ -210,7 +210,7 @@ impl<R: Ring> Shard<R> {
         instances.iter().filter(is_loading).count()
     }
 
-    fn arm_queue(&mut self, index: u32) {
+    pub(crate) fn arm_queue(&mut self, index: u32) {
         let function = self.functions.get_mut(index);
         let Some(front) = function.queue.front() else { return };
         let Some(front) = self.calls.get(*front) else { return };

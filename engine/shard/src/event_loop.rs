@@ -177,6 +177,7 @@ impl<R: Ring> Shard<R> {
         } else {
             self.mark_instance(id);
         }
+        self.go_on_granting(id);
         self.feed(id);
         self.offer(id);
     }

@@ -3,7 +3,10 @@
 //! Owns: putting frames together from buffers, checking that they fit the instance's state, deadlines of instances.
 //! Must not know: HTTP; answers leave through [`Shard::answer`].
 
-use faaster_limits::{LOG_TAIL_BYTES_MAX, RESPONSE_BYTES_MAX};
+use faaster_limits::{
+    INSTANCE_SEND_BYTES_MAX, LOG_FRAME_BYTES_MAX, LOG_TAIL_BYTES_MAX, RESPONSE_BYTES_MAX,
+    RESPONSE_PART_BYTES_MAX, RUNTIME_FRAME_BYTES_MAX,
+};
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
 use faaster_sys::ring::{Armed, Group, Received, Ring};
 use rustix::io::Errno;
@@ -76,6 +79,10 @@ impl<R: Ring> Shard<R> {
             match Header::decode(rest) {
                 Ok(None) => return used,
                 Ok(Some(header)) => {
+                    if header.body_bytes as usize > body_bytes_max(header.kind) {
+                        self.break_off(id);
+                        return bytes.len();
+                    }
                     let total = HEADER_BYTES + header.payload_bytes();
                     if rest.len() < total {
                         return used;
@@ -200,14 +207,15 @@ impl<R: Ring> Shard<R> {
             self.answer_early(call_id, Outcome::FunctionError, Payload::Borrowed(text.as_bytes()));
         }
         let call = self.calls.get_mut(call_id).expect("an early answer keeps the call");
-        if header.has_more() && matches!(call.origin, Origin::Answered) {
-            // What nobody waits for is let through, so that the instance comes free.
-            self.grant(id, call_id, header.body_bytes);
-            return Ok(());
+        let in_parts = header.has_more() || call.credit.used > 0;
+        if in_parts && (body.len() > RESPONSE_PART_BYTES_MAX || !call.credit.spend(body.len())) {
+            return Err(Violation);
         }
         if header.has_more() {
-            call.result.extend_from_slice(body);
-            self.grant_if_room(id, call_id, header.body_bytes);
+            if body.is_empty() {
+                return Err(Violation);
+            }
+            self.on_result_part(id, call_id, body);
             return Ok(());
         }
         let took_ns = self.now_ns.saturating_sub(call.started_ns);
@@ -270,46 +278,80 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    /// A part of a large result is held: lets the runtime send more, now or once the shard has room again.
-    fn grant_if_room(&mut self, id: Id<Instance>, call_id: Id<Call>, bytes: u32) {
-        if self.hold(bytes as usize) {
+    /// Holds a part of a large result and lets the runtime send more, now or once the shard has room again. What nobody
+    /// waits for is let through, so that the instance comes free.
+    fn on_result_part(&mut self, id: Id<Instance>, call_id: Id<Call>, body: &[u8]) {
+        let call = self.calls.get(call_id).expect("the caller holds it");
+        if !matches!(call.origin, Origin::Answered) {
+            let room = self.hold(body.len());
             let call = self.calls.get_mut(call_id).expect("the caller holds it");
-            call.held_bytes += bytes as usize;
-            self.grant(id, call_id, bytes);
-        } else {
-            self.owed_grants.push_back((id, call_id, bytes));
+            call.result.extend_from_slice(body);
+            if room {
+                call.held_bytes += body.len();
+            } else {
+                if call.credit.unheld == 0 {
+                    self.owed_grants.push_back((id, call_id));
+                }
+                call.credit.unheld += body.len();
+            }
         }
+        self.grant(id, call_id);
     }
 
-    /// Grants what had to wait for room.
+    /// Holds and grants what had to wait for room.
     pub(crate) fn pay_grants(&mut self) {
-        while let Some((id, call_id, bytes)) = self.owed_grants.front().copied() {
-            if self.calls.get(call_id).is_some() && !self.hold(bytes as usize) {
+        while let Some((id, call_id)) = self.owed_grants.front().copied() {
+            let unheld = self.calls.get(call_id).map_or(0, |call| call.credit.unheld);
+            if !self.hold(unheld) {
                 return;
             }
             self.owed_grants.pop_front();
             if let Some(call) = self.calls.get_mut(call_id) {
-                call.held_bytes += bytes as usize;
-                self.grant(id, call_id, bytes);
+                call.held_bytes += unheld;
+                call.credit.unheld = 0;
+                self.grant(id, call_id);
             }
         }
     }
 
-    fn grant(&mut self, id: Id<Instance>, call: Id<Call>, bytes: u32) {
-        let mut header = Header::new(FrameType::Window, call.to_bits());
-        header.credit_bytes = bytes;
-        if let Some(instance) = self.instances.get_mut(id) {
+    /// Sends a `window` if one is due. A runtime that does not read what it is sent gets no more of them.
+    fn grant(&mut self, id: Id<Instance>, call_id: Id<Call>) {
+        let (Some(call), Some(instance)) = (self.calls.get_mut(call_id), self.instances.get_mut(id)) else {
+            return;
+        };
+        if instance.outbox.pending_bytes() >= INSTANCE_SEND_BYTES_MAX {
+            instance.grants_wait = true;
+            return;
+        }
+        let bytes = call.credit.take_grant();
+        if bytes > 0 {
+            let mut header = Header::new(FrameType::Window, call_id.to_bits());
+            header.credit_bytes = bytes;
             instance.outbox.staging().extend_from_slice(&header.encode());
             self.mark_instance(id);
         }
     }
 
-    /// Nothing is left to do for a retired instance: it may exit by itself, else it is killed.
+    /// The runtime has read on: grants that waited for it go out.
+    pub(crate) fn go_on_granting(&mut self, id: Id<Instance>) {
+        let Some(instance) = self.instances.get_mut(id) else { return };
+        if std::mem::take(&mut instance.grants_wait) {
+            for call in instance.in_flight.clone() {
+                self.grant(id, call);
+            }
+        }
+    }
+
+    /// Nothing is left to do for a retired instance: it may exit by itself, else it is killed. Said once: whatever it
+    /// does from now on, its time does not begin anew.
     pub(crate) fn dismiss(&mut self, id: Id<Instance>) {
         let kill_at_ns = self.now_ns + DISMISS_NS;
         let Some(instance) = self.instances.get_mut(id) else { return };
         if instance.ending == Ending::TimedOut {
             self.kill(id);
+            return;
+        }
+        if std::mem::replace(&mut instance.dismissed, true) {
             return;
         }
         instance.kill_at_ns = kill_at_ns;
@@ -445,13 +487,20 @@ impl<R: Ring> Shard<R> {
     fn on_log_frame(&mut self, id: Id<Instance>, call: Id<Call>, text: &[u8]) {
         let Some(instance) = self.instances.get(id) else { return };
         let function = instance.deployed.clone();
+        // What is said of a call that is not this instance's is kept as said of none.
+        let own = instance.in_flight.contains(&call);
         let mut request_id = String::new();
-        if let Some(call) = self.calls.get_mut(call) {
+        if let Some(call) = self.calls.get_mut(call).filter(|_| own) {
             request_id.push_str(call.request_id.as_str());
             keep_tail(call, text);
         }
         self.log(function, request_id, text.to_vec());
     }
+}
+
+/// Bounds of what a runtime sends: nothing larger is even waited for.
+fn body_bytes_max(kind: FrameType) -> usize {
+    if kind == FrameType::Log { LOG_FRAME_BYTES_MAX } else { RUNTIME_FRAME_BYTES_MAX }
 }
 
 /// Adds to what a log tail returns: the first bytes, as FaaSter does.

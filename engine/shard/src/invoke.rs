@@ -22,7 +22,7 @@ use faaster_sys::ring::Ring;
 
 use crate::answer::{Outcome, Refused};
 use crate::api::{ControlRequest, Notice, Port, ReplyTo, ShardId};
-use crate::call::{Call, Origin, Place, RequestId, Style, Tail};
+use crate::call::{Call, Credit, Origin, Place, RequestId, Style, Tail};
 use crate::connection::Connection;
 use crate::errand::{Errand, Leaving, Packet};
 use crate::ingress::Payload;
@@ -311,6 +311,7 @@ impl<R: Ring> Shard<R> {
             client_context,
             event: Vec::new(),
             held_bytes: 0,
+            credit: Credit::default(),
             arrived_ns: self.now_ns,
             started_ns: 0,
             deadline_ns: 0,

@@ -63,7 +63,7 @@ pub struct Shard<R: Ring> {
     /// Packets whose lane was full; they go first next turn.
     pub(crate) unsent: std::collections::VecDeque<(ShardId, Packet)>,
     /// Grants of response credit that wait for room, in order.
-    pub(crate) owed_grants: std::collections::VecDeque<(Id<Instance>, Id<Call>, u32)>,
+    pub(crate) owed_grants: std::collections::VecDeque<(Id<Instance>, Id<Call>)>,
     pub(crate) held_bytes: usize,
     pub(crate) async_queued: usize,
     pub(crate) control_in_flight: usize,

@@ -13,7 +13,7 @@ use faaster_limits::{
     LINGER_TIMEOUT, QUEUE_PER_FUNCTION_MAX, SYNC_REQUEST_BYTES_MAX, WRITE_TIMEOUT,
 };
 use faaster_protocol::frame::FrameType;
-use faaster_protocol::funclet::Request;
+use faaster_protocol::funclet::{Event, Refusal, Request};
 use faaster_shard::api::ControlReply;
 use faaster_shard::{Command, Notice, ShardId};
 use node::Node;
@@ -409,4 +409,44 @@ fn a_late_result_of_a_timed_out_call_is_nobodys() {
     assert!(node.answers(client, false).is_empty());
     let kill = node.next_request();
     assert!(matches!(kill, Some(Request::Kill { .. })), "an instance with a stuck call goes: {kill:?}");
+}
+
+// --- Calls that wait ------------------------------------------------------------------------------------------------
+
+/// Refuses the one claim that waits.
+fn refuse(node: &mut Node, refusal: Refusal) {
+    let Some(Request::Claim(claim)) = node.next_request() else { panic!("a claim was expected") };
+    node.tell(&Event::Refused { ticket: claim.ticket, refusal, errno: 0 }, vec![]);
+}
+
+#[test]
+fn a_call_waits_for_a_slot_and_is_not_refused_at_once() {
+    let mut node = Node::new();
+    deploy(&mut node, "f", Concurrency::Exclusive);
+    let client = node.connect();
+    node.send(client, &invocation("f", b"{}"));
+    for refusal in [Refusal::Slots, Refusal::Rate, Refusal::Deadline] {
+        refuse(&mut node, refusal);
+        assert!(node.answers(client, false).is_empty(), "{refusal:?}");
+        node.pass(Duration::from_millis(200));
+    }
+    let mut instance = node.start();
+    let (id, _) = node.call(&mut instance);
+    node.say(&instance, FrameType::Response, id, b"in the end");
+    assert_eq!(node.answer(client).body, b"in the end");
+}
+
+#[test]
+fn a_call_that_never_gets_a_slot_is_refused_at_its_deadline() {
+    let mut node = Node::new();
+    deploy(&mut node, "f", Concurrency::Exclusive);
+    let client = node.connect();
+    node.send(client, &invocation("f", b"{}"));
+    for _ in 0..14 {
+        refuse(&mut node, Refusal::Slots);
+        node.pass(Duration::from_millis(200));
+    }
+    assert!(node.answers(client, false).is_empty());
+    node.pass(Duration::from_millis(300));
+    assert_eq!(node.answer(client).status, 429);
 }

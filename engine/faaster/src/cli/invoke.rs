@@ -9,8 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use faaster_protocol::easyfaas::headers::EXEC_TIME;
-
 use super::client::{Answer, Ask, Client, INVOKE_TIMEOUT, Port, Target, encode};
 use super::error::CliError;
 use super::output::{Format, print_json, print_result, remark};
@@ -55,7 +53,7 @@ pub(crate) fn run(arguments: InvokeArguments, format: Format) -> Result<Outcome,
     let ask =
         Ask { headers: &headers, patience: INVOKE_TIMEOUT, ..Ask::new(Port::Controller, "POST", &target) };
     let answer = Client::new(arguments.target).send(&ask, &event)?.accepted()?;
-    let failed = failure_of(&answer).map(str::to_owned);
+    let failed = answer.header("X-easyfaas-Function-Error").map(str::to_owned);
     match format {
         Format::Json => print_json(&describe(&answer, failed.as_deref()))?,
         Format::People => {
@@ -69,13 +67,6 @@ pub(crate) fn run(arguments: InvokeArguments, format: Format) -> Result<Outcome,
         }
     }
     Ok(if failed.is_some() { Outcome::Failed } else { Outcome::Success })
-}
-
-/// What kind of failure an answer tells of. One without an execution time is of a call that never ran: its instance did
-/// not come up, which FaaSter says with status 200 and no mark.
-fn failure_of(answer: &Answer) -> Option<&str> {
-    let ran = answer.status != 200 || answer.header(EXEC_TIME).is_some();
-    answer.header("X-easyfaas-Function-Error").or(if ran { None } else { Some("NotReady") })
 }
 
 fn event(data: Option<&str>) -> Result<Vec<u8>, CliError> {

@@ -45,6 +45,10 @@ pub(crate) struct Instance {
     /// While draining: when it is killed. After its end: when the other half of the news is no longer waited for.
     pub(crate) kill_at_ns: u64,
     pub(crate) kill_sent: bool,
+    /// It was told to exit, and when it will be killed.
+    pub(crate) dismissed: bool,
+    /// Credit for results waits until the runtime has read what is on its way.
+    pub(crate) grants_wait: bool,
     pub(crate) ending: Ending,
     /// The channel came to its end.
     pub(crate) channel_ended: bool,
@@ -122,6 +126,8 @@ impl Instance {
             failed_total: 0,
             kill_at_ns: 0,
             kill_sent: false,
+            dismissed: false,
+            grants_wait: false,
             ending: Ending::NotYet,
             channel_ended: false,
             end: None,

@@ -3,6 +3,7 @@
 //! Owns: the shard, the clock, one funclet's channel. Must not know: what a test wants to see.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -184,6 +185,12 @@ impl Node {
         Some(Request::decode(&record).expect("the engine sends whole requests"))
     }
 
+    /// Says something as the funclet.
+    pub(crate) fn tell(&mut self, event: &Event, descriptors: Vec<OwnedFd>) {
+        self.sim.send_record(self.funclet, &event.encode(), descriptors);
+        self.settle();
+    }
+
     /// Serves the one claim that waits: the instance has its load frame and has said nothing.
     pub(crate) fn serve(&mut self) -> Instance {
         let Some(Request::Claim(claim)) = self.next_request() else { panic!("a claim was expected") };
@@ -199,8 +206,7 @@ impl Node {
             claim_us: 1,
             attach_us: 1,
         };
-        self.sim.send_record(self.funclet, &event.encode(), vec![engine_channel, engine_log]);
-        self.settle();
+        self.tell(&event, vec![engine_channel, engine_log]);
         let mut instance = Instance { channel, input: Vec::new() };
         let load = self.frame(&mut instance).expect("a load frame");
         assert_eq!(load.header.kind, FrameType::Load);
@@ -235,7 +241,19 @@ impl Node {
     }
 
     pub(crate) fn say(&mut self, instance: &Instance, kind: FrameType, id: u64, body: &[u8]) {
+        self.say_with(instance, kind, 0, id, body);
+    }
+
+    pub(crate) fn say_with(
+        &mut self,
+        instance: &Instance,
+        kind: FrameType,
+        flags: u16,
+        id: u64,
+        body: &[u8],
+    ) {
         let mut header = Header::new(kind, id);
+        header.flags = flags;
         header.body_bytes = u32::try_from(body.len()).expect("small");
         self.send(instance.channel, &[&header.encode()[..], body].concat());
     }

@@ -165,6 +165,8 @@ pub trait Ring {
     fn send(&mut self, sock: Sock, buffer: Vec<u8>, from: usize, token: Token);
     /// Waits until the eventfd is written, once.
     fn listen_bell(&mut self, bell: Sock, token: Token);
+    /// Ends a listening socket for all who have it open: connections to it are refused from now on.
+    fn stop_listening(&mut self, listener: Sock);
     /// Tells the peer that nothing more will be sent.
     fn shutdown_write(&mut self, sock: Sock);
     /// Cancels what is under way on `sock` and closes it.

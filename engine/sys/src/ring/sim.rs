@@ -220,6 +220,10 @@ impl Ring for Sim {
         self.start(bell, token, Kind::Bell);
     }
 
+    fn stop_listening(&mut self, _listener: Sock) {
+        // Nobody else has it open here: closing it, which follows, is the same.
+    }
+
     fn shutdown_write(&mut self, sock: Sock) {
         self.queue(Order::ShutdownWrite(sock));
     }

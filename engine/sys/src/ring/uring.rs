@@ -396,6 +396,14 @@ impl Ring for Uring {
         self.start(token, Work::Bell, entry);
     }
 
+    fn stop_listening(&mut self, listener: Sock) {
+        // Not through the ring: the cancel of the `close` that follows would take it back.
+        let Sock::Plain(raw) = listener else { unreachable!("listeners are adopted, never accepted") };
+        if let Some(plain) = self.plain.get(&raw) {
+            rustix::net::shutdown(&plain.descriptor, rustix::net::Shutdown::Both).ok();
+        }
+    }
+
     fn shutdown_write(&mut self, sock: Sock) {
         let entry = on_sock!(sock, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
         self.push_ignored(entry);
