@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use base64::Engine as _;
 use faaster_function::runtime::RuntimeKind;
-use faaster_function::{AccountId, Deployed, RuntimeSpec};
+use faaster_function::{AccountId, CallsAtOnce, Deployed, RuntimeSpec};
 use faaster_protocol::funclet::{
     Event, Generation, MESSAGE_BYTES, NodeInfo, Request, RuntimeIndex, SlotId, SlotInfo, SlotState,
 };
@@ -95,6 +95,7 @@ fn spec(name: &str, names: &[&str], default_code: Option<PathBuf>) -> RuntimeSpe
         pool: 1,
         default_handler: "index.handler".into(),
         default_code,
+        calls: CallsAtOnce::ByQuota,
     }
 }
 

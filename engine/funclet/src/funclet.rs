@@ -24,7 +24,7 @@ use crate::notice::notice;
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool, Refill};
 use crate::rootfs::{self, Rootfs, RootfsError};
-use crate::serve::Description;
+use crate::serve::{Description, Shortage};
 use crate::slots::{Ending, Slots};
 use crate::sweep;
 use crate::timers::{Nanos, Timers};
@@ -110,6 +110,7 @@ pub(crate) struct Funclet {
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
     pub(crate) waiting_sequence: u64,
+    pub(crate) shortage: Shortage,
     pub(crate) counters: Counters,
     stopping: Option<Stopping>,
     /// Cgroups of dead containers are looked at when something may have changed.
@@ -176,6 +177,7 @@ impl Funclet {
             pools,
             migrating: None,
             waiting_sequence: 0,
+            shortage: Shortage::Over,
             counters: Counters::default(),
             stopping: None,
             removal_due: false,

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use faaster_limits::{CLAIM_WAIT_MAX, POOL_REFILL_QUIET};
+use faaster_limits::{CLAIM_WAIT_MAX, MEMORY_MB_MIN, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
 };
@@ -15,7 +15,7 @@ use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
 use crate::notice::notice;
-use crate::pool;
+use crate::pool::{self, Pool};
 use crate::slots::Ending;
 use crate::timers::Nanos;
 
@@ -32,6 +32,14 @@ pub(crate) struct Description {
     channel: ChannelId,
     /// Still to be described.
     slots: Vec<(SlotId, Generation)>,
+}
+
+/// Whether the engine will be reminded that claims wait for what idle instances have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    Over,
+    /// A timer is set.
+    Reminded,
 }
 
 /// Between two announcements of a shortage that lasts.
@@ -107,26 +115,35 @@ impl Funclet {
             return;
         }
         waiting.timer = Some(self.claim_timer(&waiting));
-        let first = self.waiting.first_for_memory().is_none();
         self.waiting.push_for_memory(waiting);
         self.announce_shortage();
-        if first {
-            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
-        }
     }
 
-    /// Says again that claims wait for memory, for as long as any does.
+    /// Says again that claims wait for what idle instances have, for as long as any does.
     pub(crate) fn remind_of_shortage(&mut self) {
-        if self.waiting.first_for_memory().is_some() {
+        self.shortage = Shortage::Over;
+        if self.waiting.first_for_memory().is_some() || self.slots_missing() > 0 {
             self.announce_shortage();
-            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
         }
     }
 
+    /// Claims that wait for a container beyond those that are coming.
+    fn slots_missing(&self) -> usize {
+        let creating: usize = self.pools.iter().map(Pool::creating_count).sum();
+        let coming = creating + self.slots.free_count() + self.slots.all_removing().count();
+        self.waiting.count_for_containers().saturating_sub(coming)
+    }
+
+    /// Asks the engine to end idle instances: their memory, and their slots, of which each has the least memory at least.
     fn announce_shortage(&mut self) {
-        let event = Event::Shortage { memory_mb: self.waiting.memory_wanted_mb() };
+        let slots_mb = u32::try_from(self.slots_missing()).unwrap_or(u32::MAX).saturating_mul(MEMORY_MB_MIN);
+        let event = Event::Shortage { memory_mb: self.waiting.memory_wanted_mb().saturating_add(slots_mb) };
         for channel in self.channels.ids() {
             self.tell(channel, &event);
+        }
+        if self.shortage == Shortage::Over {
+            self.shortage = Shortage::Reminded;
+            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
         }
     }
 
@@ -147,8 +164,6 @@ impl Funclet {
             Some(Refusal::Slots)
         } else if self.pools[runtime].is_hopeless(Nanos::now()) {
             Some(Refusal::Boot)
-        } else if !self.can_make_room(runtime) {
-            Some(Refusal::Slots)
         } else {
             None
         };
@@ -160,7 +175,12 @@ impl Funclet {
         if waiting.timer.is_none() {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
+        let room = self.can_make_room(runtime);
         self.waiting.push_for_container(waiting);
+        if !room {
+            // Every slot is an instance's: the claim waits for one to end, idle ones first.
+            self.announce_shortage();
+        }
         Ok(())
     }
 

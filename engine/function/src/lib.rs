@@ -14,4 +14,4 @@ pub mod settings;
 pub use deployed::Deployed;
 pub use identity::{AccountHash, AccountId, FunctionName, Version};
 pub use record::FunctionRecord;
-pub use runtime::RuntimeSpec;
+pub use runtime::{CallsAtOnce, RuntimeSpec};

@@ -8,9 +8,9 @@ use faaster_protocol::easyfaas::account::stable_tag;
 use faaster_protocol::funclet::CodeHash;
 use serde::{Deserialize, Serialize};
 
-use crate::deployed::Deployed;
+use crate::deployed::{Concurrency, Deployed};
 use crate::identity::{self, AccountHash, AccountId, FunctionName, Version};
-use crate::runtime::RuntimeSpec;
+use crate::runtime::{CallsAtOnce, RuntimeSpec};
 use crate::settings::{Settings, resolve_runtime, unknown_runtime};
 
 /// A code package in the code store.
@@ -63,6 +63,7 @@ impl FunctionRecord {
     pub fn deployed(&self, runtimes: &[RuntimeSpec]) -> Result<Deployed, RuntimeMissing> {
         let runtime = resolve_runtime(&self.settings.runtime, runtimes)
             .ok_or_else(|| RuntimeMissing(unknown_runtime(&self.settings.runtime, runtimes)))?;
+        let spec = &runtimes[usize::from(runtime.0)];
         let key = self.key();
         Ok(Deployed {
             brn: self.brn().into(),
@@ -76,7 +77,10 @@ impl FunctionRecord {
             revision: self.revision,
             memory_mb: self.settings.memory_mb,
             timeout_ms: u64::from(self.settings.timeout_secs) * 1000,
-            concurrency: self.settings.concurrency,
+            concurrency: match spec.calls {
+                CallsAtOnce::ByQuota => self.settings.concurrency,
+                CallsAtOnce::One => Concurrency::Exclusive,
+            },
             instances_max: self.settings.instances_max.unwrap_or(INSTANCES_PER_FUNCTION_MAX),
             env: self.settings.environment.clone(),
             function_tag: stable_tag(&[key.as_bytes(), &self.revision.to_le_bytes()]),
@@ -118,7 +122,6 @@ pub fn parse_hash(text: &str) -> Option<CodeHash> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deployed::Concurrency;
 
     fn record() -> FunctionRecord {
         let owner = AccountId::parse("df391b08c64c426a81645468c75163a5").unwrap();
@@ -168,6 +171,7 @@ mod tests {
             pool: 1,
             default_handler: String::new(),
             default_code: None,
+            calls: CallsAtOnce::ByQuota,
         };
         let record = record();
         let deployed = record.deployed(std::slice::from_ref(&spec)).unwrap();

@@ -38,6 +38,8 @@ pub struct RuntimeToml {
     pub default_handler: Option<String>,
     #[serde(default)]
     pub default_code: Option<PathBuf>,
+    #[serde(default)]
+    pub calls: CallsAtOnce,
 }
 
 /// A runtime that this node can run: its interpreter is installed. Its position in the node's list is its
@@ -60,6 +62,18 @@ pub struct RuntimeSpec {
     pub default_handler: String,
     /// Folder with the code that a create without `Code` gets.
     pub default_code: Option<PathBuf>,
+    pub calls: CallsAtOnce,
+}
+
+/// How many calls an instance of a runtime can take at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallsAtOnce {
+    /// As many as the function's `PodConcurrentQuota` says.
+    #[default]
+    ByQuota,
+    /// One, whatever the function says.
+    One,
 }
 
 impl RuntimeSpec {
@@ -89,6 +103,7 @@ mod tests {
             pool: 1,
             default_handler: String::new(),
             default_code: None,
+            calls: CallsAtOnce::ByQuota,
         };
         for (asked, expected) in
             [("python3", true), ("python3.6", true), ("python", true), ("python2.7", false), ("pytho", false)]

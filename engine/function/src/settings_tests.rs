@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::draft;
-use crate::runtime::RuntimeKind;
+use crate::runtime::{CallsAtOnce, RuntimeKind};
 
 fn spec(name: &str, names: &[&str], handler: &str) -> RuntimeSpec {
     RuntimeSpec {
@@ -18,6 +18,7 @@ fn spec(name: &str, names: &[&str], handler: &str) -> RuntimeSpec {
         pool: 1,
         default_handler: handler.into(),
         default_code: None,
+        calls: CallsAtOnce::ByQuota,
     }
 }
 

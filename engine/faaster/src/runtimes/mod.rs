@@ -152,6 +152,7 @@ fn specify(
         pool: pool.get(&toml.name).copied().unwrap_or(toml.pool),
         default_handler: toml.default_handler.unwrap_or_default(),
         default_code: toml.default_code.map(|code| folder.join(code)),
+        calls: toml.calls,
         name: toml.name,
         names: toml.names,
         kind: toml.kind,

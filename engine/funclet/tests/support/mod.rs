@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
 use faaster_funclet::{FuncletConfig, InstanceId};
-use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeKind;
+use faaster_function::{CallsAtOnce, RuntimeSpec};
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header, LoadMeta};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request,
@@ -36,7 +36,7 @@ pub(crate) const ENGINE_UID: u32 = 61_234;
 pub(crate) fn can_run() -> bool {
     let can = rustix::process::geteuid().is_root();
     if !can {
-        println!("skipped: makes containers, so it runs as root only (tests/run does)");
+        eprintln!("skipped: makes containers, so it runs as root only (tests/run does)");
     }
     can
 }
@@ -139,6 +139,7 @@ pub(crate) fn python() -> RuntimeSpec {
         pool: 1,
         default_handler: String::new(),
         default_code: None,
+        calls: CallsAtOnce::ByQuota,
     }
 }
 
