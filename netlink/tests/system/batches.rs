@@ -1,0 +1,78 @@
+//! Many requests at once: each has its own outcome, in order.
+//!
+//! Owns: the tests. Must not know: the encoding.
+
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use faaster_netlink::{LinkState, Protocol, Route, Subnet, VethEnd, create_veth, delete_link};
+use rustix::io::Errno;
+
+use crate::namespaces::{Namespace, name};
+
+const PAIRS: usize = 200;
+
+#[test]
+fn two_hundred_pairs_and_their_routes() -> Result<()> {
+    let (Some(host), Some(slots)) = (Namespace::new()?, Namespace::new()?) else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let mut far = slots.connect(Protocol::Route)?;
+    let pairs: Vec<_> = (0..PAIRS)
+        .map(|number| {
+            let end = VethEnd::new(name(&format!("fv{number}"))).state(LinkState::Up);
+            create_veth(&end, &VethEnd::new(name(&format!("eth{number}"))).namespace(slots.as_fd()))
+        })
+        .collect();
+    let outcomes = near.run_all(&pairs)?;
+    assert_eq!((outcomes.len(), outcomes.iter().filter(|outcome| outcome.is_ok()).count()), (PAIRS, PAIRS));
+    assert_eq!(near.links()?.len(), PAIRS + 1, "with lo");
+    assert_eq!(far.links()?.len(), PAIRS + 1, "with lo");
+
+    let links = near.links()?;
+    let routes: Vec<_> = (0..PAIRS)
+        .map(|number| {
+            let link = links.iter().find(|link| link.name == format!("fv{number}")).context("made")?;
+            let address = Ipv4Addr::from(0x0a30_0000 + u32::try_from(number)?);
+            Ok(Route::device(Subnet::host(address.into()), link.index).add())
+        })
+        .collect::<Result<_>>()?;
+    assert!(near.run_all(&routes)?.iter().all(Result::is_ok));
+    assert_eq!(near.routes()?.iter().filter(|route| route.destination.prefix_bits() == 32).count(), PAIRS);
+    Ok(())
+}
+
+#[test]
+fn each_request_has_its_own_outcome() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let pair = |a: &str, b: &str| create_veth(&VethEnd::new(name(a)), &VethEnd::new(name(b)));
+    let outcomes = near.run_all(&[pair("a", "b"), pair("c", "a"), pair("d", "e"), delete_link(name("x"))])?;
+    let errors: Vec<_> =
+        outcomes.iter().map(|outcome| outcome.as_ref().err().map(|error| error.errno)).collect();
+    assert_eq!(errors, [None, Some(Errno::EXIST), None, Some(Errno::NODEV)]);
+    let mut names: Vec<_> = near.links()?.into_iter().map(|link| link.name).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b", "d", "e", "lo"]);
+    Ok(())
+}
+
+#[test]
+fn a_thousand_refusals_are_all_told() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let requests = vec![delete_link(name("nothing")); 1000];
+    let outcomes = near.run_all(&requests)?;
+    assert_eq!(outcomes.len(), 1000);
+    for outcome in outcomes {
+        assert_eq!(outcome.expect_err("there is nothing").errno, Errno::NODEV);
+    }
+    Ok(())
+}
+
+#[test]
+fn nothing_at_all_is_done_at_once() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    assert_eq!(host.connect(Protocol::Route)?.run_all(&[])?, []);
+    Ok(())
+}
