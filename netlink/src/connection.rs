@@ -35,6 +35,7 @@ pub struct Connection {
     protocol: Protocol,
     timeout: Duration,
     sequence: u32,
+    unread: Unread,
     send: Vec<u8>,
     receive: Vec<u8>,
 }
@@ -48,6 +49,13 @@ pub struct BatchError {
     pub outcomes: Vec<Option<Result<(), KernelError>>>,
     /// Why.
     pub source: NetlinkError,
+}
+
+/// Whether answers may lie in the socket that nobody waits for any more. They must not take the room of new ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    Perhaps,
+    No,
 }
 
 /// Whether a listing was all of one moment.
@@ -87,6 +95,7 @@ impl Connection {
             protocol,
             timeout: NETLINK_TIMEOUT,
             sequence: 0,
+            unread: Unread::No,
             send: Vec::new(),
             receive: vec![0; NETLINK_ANSWER_BYTES_MAX],
         }
@@ -175,6 +184,7 @@ impl Connection {
                     Ok(())
                 })?;
             }
+            self.unread = Unread::No;
             Ok(())
         });
         self.send = send;
@@ -257,9 +267,56 @@ impl Connection {
             })?;
         }
         match outcome {
-            Some(outcome) => Ok(outcome.map(|()| listing)?),
+            Some(outcome) => {
+                self.unread = Unread::No;
+                Ok(outcome.map(|()| listing)?)
+            }
             None => Err(NetlinkError::TooManyEntries { what, max: NETLINK_DUMP_ENTRIES_MAX }),
         }
+    }
+
+    /// Sends messages that make one whole (a transaction of nftables) and shows every refusal and acknowledgement, by
+    /// the place of its message, until `visit` says that it was the last.
+    pub(crate) fn transact(
+        &mut self,
+        messages: &[(u16, &Request<'_>)],
+        mut visit: impl FnMut(usize, Result<(), KernelError>) -> Finished,
+    ) -> Result<(), NetlinkError> {
+        let first = self.sequence.wrapping_add(1);
+        let mut send = Vec::with_capacity(messages.iter().map(|(_, request)| request.message_bytes()).sum());
+        let mut places = Vec::with_capacity(messages.len());
+        for (flags, request) in messages {
+            self.check(request)?;
+            let at = send.len();
+            self.sequence = self.sequence.wrapping_add(1);
+            request.encode_as(*flags, self.sequence, &mut send);
+            places.push(at..send.len());
+        }
+        let what = messages.first().map_or("do nothing", |(_, request)| request.what);
+        let deadline = Instant::now() + self.timeout;
+        self.send_bytes(what, &send)?;
+        let mut finished = Finished::No;
+        let mut lost = false;
+        while finished == Finished::No {
+            let received = self.receive(what, deadline, |message| {
+                let index = message.header.sequence.wrapping_sub(first) as usize;
+                if message.header.kind == KIND_ERROR && index < places.len() && finished == Finished::No {
+                    let answer =
+                        decode_answer(&message, messages[index].1.what, &send[places[index].clone()])?;
+                    finished = visit(index, answer);
+                    if lost {
+                        finished = Finished::Yes;
+                    }
+                }
+                Ok(())
+            });
+            match received {
+                // More refusals than the receive buffer holds; the first are in it still, and one is enough.
+                Err(NetlinkError::Overrun) => lost = true,
+                received => received?,
+            }
+        }
+        Ok(())
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), NetlinkError> {
@@ -275,6 +332,11 @@ impl Connection {
     }
 
     fn send_bytes(&mut self, what: &'static str, bytes: &[u8]) -> Result<(), NetlinkError> {
+        if self.unread == Unread::Perhaps {
+            self.drain()?;
+        }
+        // Until all answers were seen.
+        self.unread = Unread::Perhaps;
         loop {
             return match sendto(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL, &KERNEL) {
                 Err(Errno::INTR) => continue,
@@ -283,6 +345,19 @@ impl Connection {
                 Ok(_) => Ok(()),
             };
         }
+    }
+
+    /// Throws away what lies in the socket. The kernel adds nothing meanwhile: it answers within the send.
+    fn drain(&mut self) -> Result<(), NetlinkError> {
+        for _ in 0..NETLINK_DUMP_ENTRIES_MAX {
+            match recvfrom(&self.socket, &mut self.receive[..], RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR | Errno::NOBUFS) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(source) => return Err(NetlinkError::Receive(source)),
+            }
+        }
+        // Other processes fill the socket faster than it is emptied.
+        Err(NetlinkError::Overrun)
     }
 
     /// Waits for one datagram of the kernel's and shows its messages.
@@ -336,6 +411,13 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Whether a transaction's last answer was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finished {
+    Yes,
+    No,
 }
 
 /// How many of `requests`, at least one, go into the next send.

@@ -7,9 +7,13 @@
 mod batches;
 #[path = "system/errors.rs"]
 mod errors;
+#[path = "system/firewall.rs"]
+mod firewall;
 #[path = "system/links.rs"]
 mod links;
 #[path = "system/namespaces.rs"]
 mod namespaces;
 #[path = "system/routes.rs"]
 mod routes;
+#[path = "system/sockets.rs"]
+mod sockets;
