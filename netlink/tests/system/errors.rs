@@ -5,11 +5,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use faaster_netlink::wire::KIND_NOTHING;
+use faaster_netlink::wire::{Header, KIND_DONE, KIND_NOTHING};
 use faaster_netlink::{
     Gateway, LinkChange, NetlinkError, Protocol, Request, Route, VethEnd, Writer, create_veth,
 };
 use rustix::io::Errno;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, SendFlags, SocketType};
 
 use crate::namespaces::{Namespace, name};
 
@@ -73,5 +75,22 @@ fn a_request_goes_only_where_it_belongs() -> Result<()> {
         error.source.to_string(),
         "a request to create a veth pair is for NETLINK_ROUTE and was given to a connection to NETLINK_SOCK_DIAG"
     );
+    Ok(())
+}
+
+#[test]
+fn only_the_kernels_word_counts() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let port = SocketAddrNetlink::try_from(rustix::net::getsockname(&near)?)?;
+    // Another process says, as the answer to the question that comes next, that there are no links.
+    host.run(|| {
+        let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+        let forged = Header { length: 20, kind: KIND_DONE, flags: 0, sequence: 1, port: port.pid() };
+        let forged = [&forged.encode()[..], &[0; 4]].concat();
+        assert_eq!(rustix::net::sendto(&socket, &forged, SendFlags::empty(), &port)?, forged.len());
+        Ok(())
+    })?;
+    assert_eq!(near.links()?.len(), 1, "there is lo");
     Ok(())
 }
