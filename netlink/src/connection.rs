@@ -28,6 +28,9 @@ use crate::wire::{
 /// The kernel's own address.
 const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 
+/// Longest wait that can be asked for: nothing that is longer is meant, and clocks can add it.
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
 /// An open netlink socket.
 #[derive(Debug)]
 pub struct Connection {
@@ -106,10 +109,10 @@ impl Connection {
         self.protocol
     }
 
-    /// Each exchange has this long (a batch's each send, a listing's each try). The kernel works on a request within
-    /// the send itself, which can wait for its locks and has no deadline of its own.
+    /// Each exchange has this long (a batch's each send, a listing's each try), an hour at most. The kernel works on a
+    /// request within the send itself, which can wait for its locks and has no deadline of its own.
     pub fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = timeout;
+        self.timeout = timeout.min(TIMEOUT_MAX);
     }
 
     /// Carries out one request.

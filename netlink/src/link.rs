@@ -162,6 +162,8 @@ pub enum LinkLocal {
 /// What can be set of a link, new or old.
 #[derive(Debug, Clone, Default)]
 struct Settings<'fd> {
+    /// The number of a link that is to be made; the kernel chooses one without.
+    index: Option<LinkIndex>,
     name: Option<LinkName>,
     state: Option<LinkState>,
     mtu_bytes: Option<u32>,
@@ -246,8 +248,16 @@ impl<'fd> VethEnd<'fd> {
         self
     }
 
+    /// Gives the end this number, which must be free in its namespace (`EEXIST`). What is numbered beforehand can get its
+    /// addresses and routes in the same send.
+    #[must_use]
+    pub fn index(mut self, index: LinkIndex) -> Self {
+        self.0.index = Some(index);
+        self
+    }
+
     fn write(&self, writer: &mut Writer) {
-        self.0.write(None, writer);
+        self.0.write(self.0.index, writer);
     }
 }
 

@@ -6,12 +6,15 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use faaster_netlink::{LinkState, Protocol, Route, Subnet, VethEnd, create_veth, delete_link};
+use faaster_netlink::{
+    LinkAddress, LinkIndex, LinkState, Neighbour, Protocol, Route, Subnet, VethEnd, create_veth, delete_link,
+};
 use rustix::io::Errno;
 
 use crate::namespaces::{Namespace, name};
 
 const PAIRS: usize = 200;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 #[test]
 fn two_hundred_pairs_and_their_routes() -> Result<()> {
@@ -39,6 +42,32 @@ fn two_hundred_pairs_and_their_routes() -> Result<()> {
         .collect::<Result<_>>()?;
     assert!(near.run_all(&routes)?.iter().all(Result::is_ok));
     assert_eq!(near.routes()?.iter().filter(|route| route.destination.prefix_bits() == 32).count(), PAIRS);
+    Ok(())
+}
+
+#[test]
+fn a_numbered_pair_gets_all_it_needs_in_one_send() -> Result<()> {
+    let (Some(host), Some(slot)) = (Namespace::new()?, Namespace::new()?) else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let index = LinkIndex::new(7001).context("a number")?;
+    let address = "10.48.0.1".parse()?;
+    let outer = VethEnd::new(name("fv1")).index(index).state(LinkState::Up);
+    let inner = VethEnd::new(name("eth0")).index(index).mac(MAC).namespace(slot.as_fd());
+    let requests = [
+        create_veth(&outer, &inner),
+        LinkAddress::host(index, "169.254.1.1".parse()?).add(),
+        Route::device(Subnet::host(address), index).add(),
+        Neighbour::permanent(index, address, MAC).set(),
+        create_veth(&outer, &inner),
+    ];
+    let outcomes = near.run_all(&requests)?;
+    let errors: Vec<_> =
+        outcomes.iter().map(|outcome| outcome.as_ref().err().map(|error| error.errno)).collect();
+    assert_eq!(errors, [None, None, None, None, Some(Errno::EXIST)]);
+    assert_eq!(near.link(index)?.context("made")?.name, "fv1");
+    assert_eq!(slot.connect(Protocol::Route)?.link(index)?.context("made")?.name, "eth0");
+    let other = create_veth(&VethEnd::new(name("fv2")).index(index), &VethEnd::new(name("fv3")));
+    assert_eq!(near.run(&other).expect_err("the number is taken").kernel_errno(), Some(Errno::EXIST));
     Ok(())
 }
 
