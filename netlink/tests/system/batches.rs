@@ -6,8 +6,10 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
+use faaster_netlink::wire::DecodeError;
 use faaster_netlink::{
-    LinkAddress, LinkIndex, LinkState, Neighbour, Protocol, Route, Subnet, VethEnd, create_veth, delete_link,
+    LinkAddress, LinkIndex, LinkState, Neighbour, NetlinkError, Protocol, Request, Route, Subnet, VethEnd,
+    Writer, create_veth, delete_link,
 };
 use rustix::io::Errno;
 
@@ -103,5 +105,29 @@ fn a_thousand_refusals_are_all_told() -> Result<()> {
 fn nothing_at_all_is_done_at_once() -> Result<()> {
     let Some(host) = Namespace::new()? else { return Ok(()) };
     assert_eq!(host.connect(Protocol::Route)?.run_all(&[])?, []);
+    Ok(())
+}
+
+#[test]
+fn a_listing_that_was_given_up_is_not_taken_for_the_next() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let mut near = host.connect(Protocol::Route)?;
+    let pairs: Vec<_> = (0..60)
+        .map(|number| {
+            let end = |side: &str| VethEnd::new(name(&format!("{side}{number}")));
+            create_veth(&end("a"), &end("b"))
+        })
+        .collect();
+    assert!(near.run_all(&pairs)?.iter().all(Result::is_ok));
+    // Links, many datagrams of them, of which only the first is read.
+    let mut body = Writer::new();
+    body.fixed(&[0; 16]);
+    let request = Request::new(Protocol::Route, 18, 0, "list links in vain", body);
+    let error = near.dump::<()>(&request, |_| Err(DecodeError::HeaderCut { left: 0 })).expect_err("given up");
+    assert!(matches!(error, NetlinkError::Decode { what: "list links in vain", .. }), "{error}");
+    assert_eq!(near.links()?.len(), 2 * 60 + 1, "with lo");
+    near.dump::<()>(&request, |_| Err(DecodeError::HeaderCut { left: 0 })).expect_err("given up");
+    assert_eq!(near.run_all(&[delete_link(name("a0")), delete_link(name("none"))])?.len(), 2);
+    assert_eq!(near.links()?.len(), 2 * 59 + 1, "with lo");
     Ok(())
 }

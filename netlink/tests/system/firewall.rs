@@ -219,8 +219,11 @@ fn many_refusals_at_once_are_one_error() -> Result<()> {
     for _ in 0..1500 {
         bad.delete_table(&table);
     }
-    let error = nft.commit(&bad).expect_err("there is no such table");
-    assert!(matches!(error, CommitError::Refused { number: 1, commands: 1500, .. }), "{error:?}");
+    // Twice: the refusals that nobody read must not take the room of the next.
+    for _ in 0..2 {
+        let error = nft.commit(&bad).expect_err("there is no such table");
+        assert!(matches!(error, CommitError::Refused { number: 1, commands: 1500, .. }), "{error:?}");
+    }
     assert!(nft.chains()?.iter().any(|chain| chain.table == "theirs"), "the connection is as good as before");
     Ok(())
 }
