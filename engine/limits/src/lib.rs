@@ -235,6 +235,8 @@ pub const NETLINK_SEND_BYTES_MAX: usize = 64 * 1024;
 pub const NETLINK_TRANSACTION_BYTES_MAX: usize = 192 * 1024;
 /// Bytes of one answer of the kernel; it makes none larger than 32 KiB.
 pub const NETLINK_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are asked for as a netlink socket's receive buffer; the kernel gives less where the host's limit says so.
+pub const NETLINK_RECEIVE_BUFFER_BYTES: usize = 512 * 1024;
 /// Entries of one listing: links, routes, connections.
 pub const NETLINK_DUMP_ENTRIES_MAX: usize = 1_048_576;
 /// A listing that changed while the kernel wrote it is asked for this often in all.

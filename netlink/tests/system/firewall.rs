@@ -403,7 +403,8 @@ fn counted(host: &Namespace, text: &str) -> Result<()> {
 #[test]
 fn the_rule_set_holds_what_it_promises() -> Result<()> {
     let Some(mut net) = network()? else { return Ok(()) };
-    net.nft.commit(&rule_set()?.transaction)?;
+    let ours = rule_set()?;
+    net.nft.commit(&ours.transaction)?;
     let world = bind(&net.world, WORLD)?;
     let target = world.local_addr()?;
     let slot = bind(&net.slots[0], SLOTS[0])?;
@@ -420,6 +421,12 @@ fn the_rule_set_holds_what_it_promises() -> Result<()> {
     inside.run(&LinkAddress::host(eth0, "10.48.0.77".parse()?).add())?;
     bind(&net.slots[0], "10.48.0.77")?.send_to(b"forged", target)?;
     counted(&net.host, "!= @owned")?;
+    // The same source where the set knows it: the route back does not lead there.
+    let mut adding = Transaction::new();
+    adding.add_elements(&ours.owned, &[Element::LinkAndAddress(name("fv1"), "10.48.0.77".parse()?)])?;
+    net.nft.commit(&adding)?;
+    bind(&net.slots[0], "10.48.0.77")?.send_to(b"forged", target)?;
+    counted(&net.host, "oif missing")?;
 
     // The other slot, the host itself, a private address.
     let other = bind(&net.slots[1], SLOTS[1])?;
