@@ -232,6 +232,26 @@ pub const FUNCTION_FDS_MAX: u64 = 65_536;
 /// Bytes of the system call filters that a container's init reads.
 pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
 
+// --- Netlink ---------------------------------------------------------------------------------------------
+
+/// Requests of one netlink send: with more, the kernel's answers do not fit into the socket's receive buffer.
+pub const NETLINK_SEND_MESSAGES_MAX: usize = 64;
+/// Bytes of one netlink send; the kernel refuses what is larger than a socket's send buffer (208 KiB by default).
+pub const NETLINK_SEND_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one nftables transaction, which cannot be cut into several sends.
+pub const NETLINK_TRANSACTION_BYTES_MAX: usize = 192 * 1024;
+/// Bytes of one answer of the kernel; it makes none larger than 32 KiB.
+pub const NETLINK_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are asked for as a netlink socket's receive buffer; the kernel gives less where the host's limit says so.
+pub const NETLINK_RECEIVE_BUFFER_BYTES: usize = 512 * 1024;
+/// Entries of one listing: links, routes, connections.
+pub const NETLINK_DUMP_ENTRIES_MAX: usize = 1_048_576;
+/// A listing that changed while the kernel wrote it is asked for this often in all.
+pub const NETLINK_DUMP_TRIES_MAX: u32 = 4;
+/// The kernel answers a request within this, or the request is given up.
+pub const NETLINK_TIMEOUT: Duration = Duration::from_secs(5);
+
+const _: () = assert!(NETLINK_SEND_BYTES_MAX <= NETLINK_TRANSACTION_BYTES_MAX);
 const _: () = assert!(CLIENT_BUFFERS.is_power_of_two() && INSTANCE_BUFFERS.is_power_of_two());
 const _: () = assert!(RING_COMPLETIONS >= 2 * RING_ENTRIES);
 const _: () = assert!(METHOD_BYTES_MAX + TARGET_BYTES_MAX + 2 * EMPTY_LINES_MAX < HEAD_BYTES_MAX);

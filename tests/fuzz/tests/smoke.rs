@@ -119,6 +119,11 @@ fn messages() {
 }
 
 #[test]
+fn netlink() {
+    smoke(target("netlink"));
+}
+
+#[test]
 fn trigger() {
     smoke(target("trigger"));
 }
