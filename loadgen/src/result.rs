@@ -95,8 +95,9 @@ pub struct Setting {
 /// What the generator itself needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Generator {
+    /// Waiting for the next send not included.
     pub cpu_us_per_request: f64,
-    /// Share of each thread's time, waiting for the next send not included.
+    /// Share of each thread's time, likewise.
     pub busy: Vec<f64>,
     pub memory_peak_kib: u64,
 }
@@ -188,6 +189,7 @@ impl RunResult {
             steal_share: outcome.steal_share,
             clock_cost_ns: outcome.clock_cost_ns,
         };
+        let spin_ns: u64 = outcome.efforts.iter().map(|effort| effort.spin_ns).sum();
         let gates = judge(&facts, &judgement.allowed);
         let ended_in_window = (tally.completed_in_window + tally.failed_all()).max(1) as f64;
         Self {
@@ -209,7 +211,7 @@ impl RunResult {
             bytes_sent: tally.bytes_sent,
             bytes_received: tally.bytes_received,
             generator: Generator {
-                cpu_us_per_request: outcome.own_cpu_ns as f64 / 1e3 / ended_in_window,
+                cpu_us_per_request: outcome.own_cpu_ns.saturating_sub(spin_ns) as f64 / 1e3 / ended_in_window,
                 busy,
                 memory_peak_kib: memory_peak_kib(),
             },

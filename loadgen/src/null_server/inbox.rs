@@ -16,6 +16,15 @@ pub(super) struct Inbox {
     partial: Vec<u8>,
     /// Bytes of a body that are still to come, beyond those in `partial`.
     body_missing: u64,
+    ending: bool,
+}
+
+/// What a request's head says.
+struct Head {
+    bytes: usize,
+    body_bytes: u64,
+    /// It asks for the connection to be closed after the answer.
+    closes: bool,
 }
 
 impl Inbox {
@@ -25,8 +34,8 @@ impl Inbox {
         let mut rest = self.skip_body(received, &mut count);
         while !rest.is_empty() {
             let before = self.partial.len();
-            let (head_bytes, body_bytes) = if before == 0 {
-                match head(rest)? {
+            let head = if before == 0 {
+                match read_head(rest)? {
                     Some(found) => found,
                     None => return self.keep(rest, count),
                 }
@@ -35,21 +44,27 @@ impl Inbox {
                 if self.partial.len() > INBOX_BYTES_MAX {
                     return Err(NotFollowed);
                 }
-                match head(&self.partial)? {
+                match read_head(&self.partial)? {
                     Some(found) => found,
                     None => return Ok(count),
                 }
             };
             self.partial.clear();
-            self.body_missing = body_bytes;
-            rest = &rest[head_bytes - before..];
-            if body_bytes == 0 {
+            self.body_missing = head.body_bytes;
+            self.ending |= head.closes;
+            rest = &rest[head.bytes - before..];
+            if head.body_bytes == 0 {
                 count += 1;
             } else {
                 rest = self.skip_body(rest, &mut count);
             }
         }
         Ok(count)
+    }
+
+    /// Whether a request asked for the connection to be closed.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending
     }
 
     fn keep(&mut self, rest: &[u8], count: usize) -> Result<usize, NotFollowed> {
@@ -68,21 +83,27 @@ impl Inbox {
     }
 }
 
-/// Bytes of the head and of the body behind it; `None` while the head is not whole.
-fn head(bytes: &[u8]) -> Result<Option<(usize, u64)>, NotFollowed> {
+/// Reads the head at the start of the bytes; `None` while it is not whole.
+fn read_head(bytes: &[u8]) -> Result<Option<Head>, NotFollowed> {
     let Some(end) = memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
-    let mut body_bytes = 0;
+    let mut head = Head { bytes: end + 4, body_bytes: 0, closes: false };
     for line in bytes[..end].split(|byte| *byte == b'\n') {
         if !matches!(line.first(), Some(b'c' | b'C')) {
             continue;
         }
-        let Some((name, value)) = line.split_at_checked(15) else { continue };
-        if name.eq_ignore_ascii_case(b"content-length:") {
+        if let Some(value) = value_of(line, b"content-length:") {
             let text = std::str::from_utf8(value).map_err(|_| NotFollowed)?;
-            body_bytes = text.trim().parse().map_err(|_| NotFollowed)?;
+            head.body_bytes = text.parse().map_err(|_| NotFollowed)?;
+        } else if let Some(value) = value_of(line, b"connection:") {
+            head.closes = value.eq_ignore_ascii_case(b"close");
         }
     }
-    Ok(Some((end + 4, body_bytes)))
+    Ok(Some(head))
+}
+
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 #[cfg(test)]

@@ -90,6 +90,8 @@ enum Reply {
     Good,
     Wrong,
     Garbled,
+    /// A good one with the notice that the connection is closed after it.
+    Last,
     Close,
 }
 
@@ -97,6 +99,8 @@ struct Connection {
     sock: Option<Sock>,
     generation: u32,
     inbox: Inbox,
+    /// Requests whose answer is not ready.
+    unanswered: usize,
     /// Answers not yet handed to the kernel.
     ready: Vec<Reply>,
     /// `None` while the kernel has it.
@@ -112,7 +116,7 @@ struct Server {
     connections: Vec<Connection>,
     free: Vec<u32>,
     conduct: Conduct,
-    answers: [Vec<u8>; 3],
+    answers: [Vec<u8>; 4],
     requests: u64,
     dice: Dice,
     /// Answers that are held back: when they are due, and whose they are.
@@ -145,6 +149,7 @@ pub fn serve(listener: OwnedFd, conduct: Conduct) -> Result<(), ServeError> {
         answer("200 OK", &conduct.body),
         answer("500 Internal Server Error", b"wrong on purpose"),
         answer("200 OK", &garbled),
+        answer("200 OK\r\nConnection: close", &conduct.body),
     ];
     let dice = Dice::new(conduct.seed, 0);
     let (connections, free, held) = (Vec::new(), Vec::new(), BinaryHeap::new());
@@ -190,6 +195,7 @@ impl Server {
             self.held.pop();
             let connection = &mut self.connections[index as usize];
             if connection.sock.is_some() && connection.generation == generation {
+                connection.unanswered -= 1;
                 connection.ready.push(reply);
                 self.write(index);
             }
@@ -221,6 +227,7 @@ impl Server {
                 sock: None,
                 generation: 0,
                 inbox: Inbox::default(),
+                unanswered: 0,
                 ready: Vec::new(),
                 out: None,
                 sent: 0,
@@ -279,6 +286,8 @@ impl Server {
             Reply::Wrong
         } else if due(self.conduct.garbled_every) {
             Reply::Garbled
+        } else if self.connections[index as usize].inbox.is_ending() {
+            Reply::Last
         } else {
             Reply::Good
         };
@@ -289,6 +298,7 @@ impl Server {
             Delay::Uniform(most) => most.mul_f64(self.dice.unit()),
         };
         let due_ns = now_ns + u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.connections[index as usize].unanswered += 1;
         let generation = self.connections[index as usize].generation;
         self.held.push(Reverse((due_ns, index, generation, reply)));
     }
@@ -327,6 +337,9 @@ impl Server {
             return self.ring.send(sock, buffer, connection.sent, token);
         }
         connection.out = Some(buffer);
+        if connection.inbox.is_ending() && connection.unanswered == 0 {
+            return self.close(index);
+        }
         self.write(index);
     }
 
@@ -335,6 +348,7 @@ impl Server {
         let sock = connection.sock.take().expect("only an open connection is closed");
         connection.inbox = Inbox::default();
         connection.ready.clear();
+        connection.unanswered = 0;
         connection.out = None;
         self.ring.close(sock);
         self.free.push(index);

@@ -84,6 +84,9 @@ impl Effort {
 /// Connections that one round looks through for what is overdue; bounded, so that a round never delays a send by much.
 const SWEEP_MAX: usize = 512;
 
+/// The most eager nice value.
+const EAGER: i32 = -20;
+
 struct Worker {
     plan: Arc<Plan>,
     ring: Uring,
@@ -132,6 +135,8 @@ impl Worker {
     fn prepare(plan: Arc<Plan>, thread: usize, reports: Sender<Report>) -> Result<Self, WorkerError> {
         let core = plan.cores[thread];
         faaster_sys::affinity::pin_to(core).map_err(|source| WorkerError::Pin { core, source })?;
+        // Ahead of others on its core where that is allowed: what runs there instead makes sends late.
+        faaster_sys::affinity::set_nice(EAGER).ok();
         let mut ring = Uring::prepare(&UringConfig {
             entries: RING_ENTRIES,
             completions: RING_COMPLETIONS,

@@ -180,12 +180,15 @@ impl Worker {
             Ok(())
         };
         self.record(flight, outcome, now_ns);
-        if answer.persistence == Persistence::Close || self.plan.keep_alive == KeepAlive::Off {
+        if answer.persistence == Persistence::Close {
             let connection = &mut self.connections[index as usize];
             connection.meet(Event::LastAnswer);
             connection.ending_since_ns = now_ns;
             // Those pipelined behind it will not be answered.
             self.fail_flights(index, Failure::Closed, now_ns);
+        } else if self.plan.keep_alive == KeepAlive::Off {
+            // It was asked to close and does not say that it will: nothing would come of waiting.
+            self.lose(index, Failure::Closed, now_ns);
         }
         self.free_slot(index, now_ns);
     }
