@@ -90,6 +90,8 @@ pub struct Facts {
     pub failed_share_max: f64,
     pub warm_up_s: f64,
     pub steal_share: f64,
+    /// Longest time that a spinning thread of the generator was kept from running.
+    pub stall_us_max: f64,
     pub clock_cost_ns: f64,
 }
 
@@ -153,10 +155,16 @@ fn schedule(facts: &Facts) -> Gate {
 fn lag(facts: &Facts) -> Gate {
     let Some(open) = &facts.open else { return not_applicable(2, GateName::Lag) };
     let bound = (open.latency_p50_us * LAG_SHARE_MAX).max(LAG_US_FINE);
-    let detail = format!(
+    let mut detail = format!(
         "the generator was up to {:.1} us late (p99.9); at most {bound:.1} us are allowed, 10 % of the median",
         open.lag_p999_us
     );
+    if facts.stall_us_max > bound {
+        detail.push_str(&format!(
+            "; the machine kept it from running for up to {:.0} us: a quieter machine is needed",
+            facts.stall_us_max
+        ));
+    }
     gate(2, GateName::Lag, open.lag_p999_us <= bound, detail)
 }
 
@@ -234,7 +242,7 @@ fn machine(facts: &Facts) -> Gate {
 
 fn closed_loop(facts: &Facts) -> Gate {
     let detail = match facts.open {
-        Some(_) => "an open loop: latencies hold at the given rate; `loadgen sweep` finds the knee",
+        Some(_) => "an open loop: its latencies hold at this rate",
         None => "a closed loop: the rate is a peak, and latencies are not told as it hides stalls",
     };
     gate(8, GateName::Loop, true, detail.to_owned())
@@ -276,6 +284,7 @@ mod tests {
             failed_share_max: 0.001,
             warm_up_s: 1.0,
             steal_share: 0.0,
+            stall_us_max: 0.0,
             clock_cost_ns: 25.0,
         }
     }

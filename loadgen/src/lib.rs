@@ -28,6 +28,7 @@ pub mod response;
 pub mod result;
 pub mod run;
 pub mod schedule;
+pub mod selftest;
 pub mod tally;
 pub mod target;
 pub mod text;

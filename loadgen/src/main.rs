@@ -14,6 +14,7 @@ use faaster_loadgen::null_server::{self, Conduct};
 use faaster_loadgen::options::{Cli, Command, NullServerArgs, RunArgs};
 use faaster_loadgen::result::{Judgement, RunResult};
 use faaster_loadgen::run::run;
+use faaster_loadgen::selftest::{own_program, selftest};
 use faaster_loadgen::text::{ClosedTimes, progress, summary};
 
 const INVALID: u8 = 3;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run_once(&args),
         Command::NullServer(args) => serve(args),
+        Command::Selftest => check_itself(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
@@ -55,6 +57,11 @@ fn run_once(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let text = if args.json { format!("{json}\n") } else { summary(&result, closed) };
     std::io::stdout().write_all(text.as_bytes()).context("cannot write the result")?;
     Ok(if result.valid { ExitCode::SUCCESS } else { ExitCode::from(INVALID) })
+}
+
+fn check_itself() -> anyhow::Result<ExitCode> {
+    let held = selftest(&own_program()?, &mut |line| println!("{line}"));
+    Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn read_result(path: &Path) -> anyhow::Result<RunResult> {

@@ -32,6 +32,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Serve answers that cost nothing, to calibrate against.
     NullServer(NullServerArgs),
+    /// Show on this machine that stalls are seen, delays told right and failures counted.
+    Selftest,
 }
 
 #[derive(Debug, Clone, Args)]

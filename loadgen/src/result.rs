@@ -100,6 +100,10 @@ pub struct Generator {
     /// Share of each thread's time, likewise.
     pub busy: Vec<f64>,
     pub memory_peak_kib: u64,
+    /// Time in which its threads wanted to run and were not let, by other processes, interrupts or the hypervisor, as far
+    /// as they noticed: while they spun before a send. And the longest such stall.
+    pub stalled_ms: f64,
+    pub stall_us_max: f64,
 }
 
 /// What the server needed.
@@ -170,6 +174,9 @@ impl RunResult {
         let shared_cores = outcome.server.as_ref().map(|server| {
             plan.cores.iter().copied().filter(|core| server.tree.cores.contains(core)).collect()
         });
+        let stalled_ns: u64 = outcome.efforts.iter().map(|effort| effort.stalled_ns).sum();
+        let stall_us_max =
+            micros(outcome.efforts.iter().map(|effort| effort.stall_ns_max).max().unwrap_or(0));
         let facts = Facts {
             open: offered_rate.map(|offered_rate| OpenFacts {
                 offered_rate,
@@ -187,6 +194,7 @@ impl RunResult {
             failed_share_max: judgement.failed_share_max,
             warm_up_s: plan.warm_up.as_secs_f64(),
             steal_share: outcome.steal_share,
+            stall_us_max,
             clock_cost_ns: outcome.clock_cost_ns,
         };
         let spin_ns: u64 = outcome.efforts.iter().map(|effort| effort.spin_ns).sum();
@@ -214,6 +222,8 @@ impl RunResult {
                 cpu_us_per_request: outcome.own_cpu_ns.saturating_sub(spin_ns) as f64 / 1e3 / ended_in_window,
                 busy,
                 memory_peak_kib: memory_peak_kib(),
+                stalled_ms: stalled_ns as f64 / 1e6,
+                stall_us_max,
             },
             server: outcome.server.as_ref().map(|server| Server {
                 cpu_us_per_request: server.cpu_ns as f64 / 1e3 / ended_in_window,

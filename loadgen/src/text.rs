@@ -135,6 +135,14 @@ fn write_effort(out: &mut String, result: &RunResult) {
         busy.join(", "),
         generator.memory_peak_kib as f64 / 1024.0
     );
+    if generator.stalled_ms > 0.0 {
+        line!(
+            out,
+            "stalls      {:.1} ms in which the machine kept the generator from running, up to {} at once",
+            generator.stalled_ms,
+            duration(generator.stall_us_max)
+        );
+    }
     if let Some(server) = &result.server {
         line!(
             out,

@@ -69,6 +69,9 @@ pub struct Effort {
     pub spin_ns: u64,
     /// Arrivals that were due (open loop).
     pub offered: u64,
+    /// Time in which the thread wanted to run and was not let, as far as it noticed while it spun; and the longest.
+    pub stalled_ns: u64,
+    pub stall_ns_max: u64,
     /// When the last measured request ended.
     pub last_done_ns: u64,
 }
@@ -83,6 +86,9 @@ impl Effort {
 
 /// Connections that one round looks through for what is overdue; bounded, so that a round never delays a send by much.
 const SWEEP_MAX: usize = 512;
+
+/// A round of spinning that took this long is a stall.
+const STALL_NS: u64 = 20_000;
 
 /// The most eager nice value.
 const EAGER: i32 = -20;
@@ -361,12 +367,22 @@ impl Worker {
         while self.happened.is_empty() && spun_ns < until_ns {
             std::hint::spin_loop();
             self.ring.poll(&mut self.happened)?;
-            spun_ns = self.ring.now_ns();
+            let last_ns = std::mem::replace(&mut spun_ns, self.ring.now_ns());
+            self.note_stall(spun_ns - last_ns);
         }
         if self.measuring_since.is_some() {
             self.effort.spin_ns += spun_ns - begun_ns;
         }
         Ok(())
+    }
+
+    /// A round of spinning takes well under a microsecond: if it took long, the thread was not let run, by another
+    /// process, an interrupt or the hypervisor.
+    fn note_stall(&mut self, round_ns: u64) {
+        if round_ns >= STALL_NS && self.measuring_since.is_some() {
+            self.effort.stalled_ns += round_ns;
+            self.effort.stall_ns_max = self.effort.stall_ns_max.max(round_ns);
+        }
     }
 
     /// What is done now and then: boundaries of the measured time, seconds, what is overdue.

@@ -7,6 +7,7 @@
 pub mod frames;
 pub mod http;
 pub mod messages;
+pub mod response;
 pub mod trigger;
 pub mod zip;
 
@@ -22,10 +23,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 6] = [
     Target { name: "http", check: http::check, seeds: http::seeds, rounds: 20_000 },
     Target { name: "frames", check: frames::check, seeds: frames::seeds, rounds: 50_000 },
     Target { name: "messages", check: messages::check, seeds: messages::seeds, rounds: 50_000 },
+    Target { name: "response", check: response::check, seeds: response::seeds, rounds: 50_000 },
     Target { name: "trigger", check: trigger::check, seeds: trigger::seeds, rounds: 20_000 },
     Target { name: "zip", check: zip::check, seeds: zip::seeds, rounds: 1_500 },
 ];

@@ -119,6 +119,11 @@ fn messages() {
 }
 
 #[test]
+fn response() {
+    smoke(target("response"));
+}
+
+#[test]
 fn trigger() {
     smoke(target("trigger"));
 }
