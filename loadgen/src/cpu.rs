@@ -3,7 +3,7 @@
 //! Owns: nothing. Must not know: requests. The kernel tells a process's time in ticks of 10 ms; over the seconds of a run
 //! that is a small error, and a process that ends within it is found in its parent's account.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rustix::time::ClockId;
 
@@ -22,8 +22,27 @@ pub struct TreeCpu {
     /// CPU time used so far, user and system, with that of children that ended.
     pub cpu_ns: u64,
     pub processes: usize,
-    /// Cores that any of its processes may use.
-    pub cores: BTreeSet<u16>,
+    /// Its threads by number.
+    threads: BTreeMap<u32, Thread>,
+}
+
+/// One thread of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Thread {
+    ticks: u64,
+    /// Cores that it may use.
+    cores: BTreeSet<u16>,
+}
+
+impl TreeCpu {
+    /// Cores that may be used by those threads that have done something since `earlier`.
+    pub fn cores_in_use(&self, earlier: &Self) -> BTreeSet<u16> {
+        let worked = |number: &u32, thread: &Thread| {
+            earlier.threads.get(number).is_none_or(|before| before.ticks < thread.ticks)
+        };
+        let threads = self.threads.iter().filter(|(number, thread)| worked(number, thread));
+        threads.flat_map(|(_, thread)| thread.cores.iter().copied()).collect()
+    }
 }
 
 /// CPU time that this process has used, in nanoseconds.
@@ -53,8 +72,8 @@ pub fn tree(root: u32) -> Result<TreeCpu, CpuError> {
     let members: Vec<u32> = stats.keys().copied().filter(|pid| is_below(*pid, root, &stats)).collect();
     let ticks: u64 = members.iter().map(|pid| stats[pid].ticks).sum();
     let ticks_per_second = rustix::param::clock_ticks_per_second();
-    let cores = members.iter().flat_map(|pid| allowed_cores(*pid)).collect();
-    Ok(TreeCpu { cpu_ns: ticks * 1_000_000_000 / ticks_per_second, processes: members.len(), cores })
+    let threads = members.iter().flat_map(|pid| threads(*pid)).collect();
+    Ok(TreeCpu { cpu_ns: ticks * 1_000_000_000 / ticks_per_second, processes: members.len(), threads })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +106,17 @@ fn is_below(pid: u32, root: u32, stats: &HashMap<u32, Stat>) -> bool {
     false
 }
 
-fn allowed_cores(pid: u32) -> BTreeSet<u16> {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return BTreeSet::new() };
-    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    line.and_then(|list| parse_cores(list.trim())).unwrap_or_default()
+/// Threads of a process that are there when they are looked at.
+fn threads(pid: u32) -> Vec<(u32, Thread)> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let thread = |task: std::fs::DirEntry| {
+        let number = task.file_name().to_str()?.parse().ok()?;
+        let ticks = parse_stat(&std::fs::read_to_string(task.path().join("stat")).ok()?)?.ticks;
+        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+        Some((number, Thread { ticks, cores: parse_cores(list.trim())? }))
+    };
+    tasks.into_iter().flatten().flatten().filter_map(thread).collect()
 }
 
 /// Reads a list of cores like `0,2-3`.
@@ -133,9 +159,13 @@ mod tests {
         let mut child =
             std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let with_child = tree(own).unwrap();
-        assert!(with_child.processes >= 2 && !with_child.cores.is_empty());
+        assert!(with_child.processes >= 2 && with_child.cpu_ns < u64::MAX);
         let alone = tree(child.id()).unwrap();
         assert_eq!(alone.processes, 1);
+        // Whoever was not there before has worked; whoever is at rest has not.
+        let nobody = TreeCpu { cpu_ns: 0, processes: 0, threads: BTreeMap::new() };
+        assert!(!alone.cores_in_use(&nobody).is_empty());
+        assert!(alone.cores_in_use(&alone).is_empty());
         drop(child.stdin.take());
         let number = child.id();
         assert!(child.wait().unwrap().success());

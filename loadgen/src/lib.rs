@@ -17,9 +17,11 @@
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod comparison;
 pub mod cpu;
 pub mod environment;
 pub mod gates;
+pub mod hgrm;
 pub mod null_server;
 pub mod options;
 pub mod plan;
@@ -29,6 +31,9 @@ pub mod result;
 pub mod run;
 pub mod schedule;
 pub mod selftest;
+pub mod session;
+pub mod stats;
+pub mod sweep;
 pub mod tally;
 pub mod target;
 pub mod text;

@@ -30,6 +30,12 @@ pub struct Cli {
 pub enum Command {
     /// Send requests and measure. Exit code 3: the run is INVALID, and why is printed.
     Run(Box<RunArgs>),
+    /// Find the knee: the highest rate at which p99 stays within a bound.
+    Sweep(Box<SweepArgs>),
+    /// Measure contenders in turns (ABAB...), so that the machine's moods meet all of them, and compare.
+    Repeat(Box<RepeatArgs>),
+    /// Put results side by side and say whether differences are real.
+    Compare(CompareArgs),
     /// Serve answers that cost nothing, to calibrate against.
     NullServer(NullServerArgs),
     /// Show on this machine that stalls are seen, delays told right and failures counted.
@@ -40,6 +46,79 @@ pub enum Command {
 pub struct RunArgs {
     /// Where to send: http://host[:port]/path or unix:/path/of/socket:/path.
     pub url: String,
+    #[command(flatten)]
+    pub flags: RunFlags,
+    /// Process of the server: its CPU time and that of all below it is told per request.
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Show a closed loop's response times, which hide stalls.
+    #[arg(long)]
+    pub closed_times: bool,
+    /// Print the result as one JSON object instead.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the JSON result to a file as well.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Write the latencies' percentiles to a file as HdrHistogram's plotters read them.
+    #[arg(long, value_name = "FILE")]
+    pub hgrm: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct SweepArgs {
+    /// As for `run`.
+    pub url: String,
+    #[command(flatten)]
+    pub flags: RunFlags,
+    /// Lowest rate to try.
+    #[arg(long, default_value_t = 100.0)]
+    pub from: f64,
+    /// Highest rate to try.
+    #[arg(long, default_value_t = 1_000_000.0)]
+    pub to: f64,
+    /// The bound, like 1ms.
+    #[arg(long, value_parser = duration)]
+    pub p99_max: Duration,
+    /// Process of the server.
+    #[arg(long)]
+    pub pid: Option<u32>,
+    /// Print the result as one JSON object instead.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct RepeatArgs {
+    /// Each as NAME=URL, or NAME@PID=URL to measure the CPU time of a server. The first is what others are compared with.
+    #[arg(required = true, num_args = 2..)]
+    pub contenders: Vec<String>,
+    #[command(flatten)]
+    pub flags: RunFlags,
+    /// Runs of each contender.
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+    /// Print the comparison as one JSON object instead.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the results to NAME.json in this directory, one line for each round.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Results of `run --out` or `repeat --out`, one or more in each file. The first is what others are compared with.
+    #[arg(required = true, num_args = 2..)]
+    pub files: Vec<PathBuf>,
+    /// Print the comparison as one JSON object instead.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is the same for every run.
+#[derive(Debug, Clone, Args)]
+pub struct RunFlags {
     /// Connections, over all threads.
     #[arg(short, long, default_value_t = 10)]
     pub connections: usize,
@@ -95,9 +174,6 @@ pub struct RunArgs {
     /// The exact body that answers must have, or @FILE.
     #[arg(long)]
     pub expect_body: Option<String>,
-    /// Process of the server: its CPU time and that of all below it is told per request.
-    #[arg(long)]
-    pub pid: Option<u32>,
     /// Share of requests that may fail in a valid run.
     #[arg(long, default_value_t = 0.001)]
     pub errors_max: f64,
@@ -107,15 +183,6 @@ pub struct RunArgs {
     /// Gates that may be broken; the result says so.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "GATE,...")]
     pub allow: Vec<GateName>,
-    /// Show a closed loop's response times, which hide stalls.
-    #[arg(long)]
-    pub closed_times: bool,
-    /// Print the result as one JSON object instead.
-    #[arg(long)]
-    pub json: bool,
-    /// Write the JSON result to a file as well.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -146,6 +213,35 @@ pub struct NullServerArgs {
     pub seed: u64,
 }
 
+/// A name, where it is, and its process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub url: String,
+    pub pid: Option<u32>,
+}
+
+impl Named {
+    /// Reads NAME=URL or NAME@PID=URL.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn parse(text: &str) -> Result<Self, OptionsError> {
+        let refuse = || OptionsError::Contender(text.to_owned());
+        let (name, url) = text.split_once('=').ok_or_else(refuse)?;
+        let (name, pid) = match name.split_once('@') {
+            None => (name, None),
+            Some((name, pid)) => (name, Some(pid.parse().map_err(|_| refuse())?)),
+        };
+        // It becomes a file's name.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if name.is_empty() || !name.bytes().all(fits) {
+            return Err(refuse());
+        }
+        Ok(Self { name: name.to_owned(), url: url.to_owned(), pid })
+    }
+}
+
 /// What is wrong with the flags.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
@@ -167,6 +263,8 @@ pub enum OptionsError {
         "this process may use {available} cores, too few for {threads} threads: use fewer threads, or taskset"
     )]
     TooFewCores { available: usize, threads: usize },
+    #[error("{0:?} is not of the form NAME=URL or NAME@PID=URL, the name of letters, digits, - and _")]
+    Contender(String),
     #[error("cannot read the cores of this process")]
     Affinity(#[source] rustix::io::Errno),
     #[error("cannot read {path}")]
@@ -274,12 +372,12 @@ fn cores(list: Option<&str>, threads: usize) -> Result<Vec<u16>, OptionsError> {
 /// Memory for send buffers of all connections.
 const BUFFERS_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 
-impl RunArgs {
+impl RunFlags {
     /// Checks the flags and makes a plan of them.
     ///
     /// # Errors
     /// What is wrong, and how to write it.
-    pub fn plan(&self) -> Result<Plan, OptionsError> {
+    pub fn plan(&self, url: &str) -> Result<Plan, OptionsError> {
         in_range("connections", self.connections, CONNECTIONS_MAX)?;
         in_range("threads", self.threads, THREADS_MAX)?;
         in_range("pipeline", self.pipeline, PIPELINE_MAX)?;
@@ -293,7 +391,7 @@ impl RunArgs {
         if self.requests == Some(0) || (self.requests.is_none() && self.duration.is_zero()) {
             return Err(OptionsError::Range { flag: "duration and --requests", least: 1, most: u64::MAX });
         }
-        let target = Target::parse(&self.url)?;
+        let target = Target::parse(url)?;
         let keep_alive = if self.no_keepalive { KeepAlive::Off } else { KeepAlive::On };
         let body = self.body.as_deref().map(text_or_file).transpose()?;
         let default_method = if body.is_some() { "POST" } else { "GET" };
@@ -345,7 +443,7 @@ mod tests {
         let Command::Run(args) = Cli::try_parse_from(words).expect("known flags").command else {
             panic!("this is run")
         };
-        args.plan()
+        args.flags.plan(&args.url)
     }
 
     #[test]
@@ -389,6 +487,16 @@ mod tests {
         }
         for text in ["", "s", "-1s", "1d", "1.2.3s", "inf", "100000h"] {
             assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn contenders_have_a_name_and_perhaps_a_process() {
+        let named = |name: &str, url: &str, pid| Named { name: name.into(), url: url.into(), pid };
+        assert_eq!(Named::parse("a=http://x/?b=c").unwrap(), named("a", "http://x/?b=c", None));
+        assert_eq!(Named::parse("a-1@77=unix:/s:/").unwrap(), named("a-1", "unix:/s:/", Some(77)));
+        for text in ["http://x/", "=u", "a/b=u", "a@=u", "a@x=u", "../a=u"] {
+            assert!(matches!(Named::parse(text), Err(OptionsError::Contender(_))), "{text:?}");
         }
     }
 

@@ -32,7 +32,12 @@ pub struct Distribution {
     pub mean_us: f64,
     pub max_us: f64,
     pub percentiles: Vec<Percentile>,
+    /// Quantile and microseconds, from 0 to 1, for plots; no more of it is told than of the percentiles.
+    pub curve: Vec<(f64, f64)>,
 }
+
+/// Points of the curve for each halving of what is left.
+const CURVE_TICKS: u32 = 4;
 
 impl Distribution {
     /// Sums up a histogram of nanoseconds.
@@ -51,6 +56,11 @@ impl Distribution {
             mean_us: histogram.mean() / 1e3,
             max_us: micros(histogram.max()),
             percentiles: percentiles.to_vec(),
+            curve: histogram
+                .iter_quantiles(CURVE_TICKS)
+                .map(|step| (step.quantile_iterated_to(), micros(step.value_iterated_to())))
+                .filter(|(quantile, _)| count * (1.0 - quantile) >= SAMPLES_BEYOND)
+                .collect(),
         }
     }
 
@@ -171,9 +181,10 @@ impl RunResult {
             send_lag: open.then(|| Distribution::of(&tally.lag)),
         };
         let busy: Vec<f64> = outcome.efforts.iter().map(crate::worker::Effort::busy).collect();
-        let shared_cores = outcome.server.as_ref().map(|server| {
-            plan.cores.iter().copied().filter(|core| server.tree.cores.contains(core)).collect()
-        });
+        let shared_cores = outcome
+            .server
+            .as_ref()
+            .map(|server| plan.cores.iter().copied().filter(|core| server.cores.contains(core)).collect());
         let stalled_ns: u64 = outcome.efforts.iter().map(|effort| effort.stalled_ns).sum();
         let stall_us_max =
             micros(outcome.efforts.iter().map(|effort| effort.stall_ns_max).max().unwrap_or(0));
@@ -228,7 +239,7 @@ impl RunResult {
             server: outcome.server.as_ref().map(|server| Server {
                 cpu_us_per_request: server.cpu_ns as f64 / 1e3 / ended_in_window,
                 cores_used: server.cpu_ns as f64 / server.wall_ns.max(1) as f64,
-                processes: server.tree.processes,
+                processes: server.processes,
             }),
             seconds: outcome.seconds.clone(),
             environment: outcome.environment.clone(),

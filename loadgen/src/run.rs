@@ -2,7 +2,7 @@
 //!
 //! Owns: the generator's threads while they work, and the merging of what they count. Must not know: flags, formats.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -51,7 +51,9 @@ pub struct Second {
 pub struct ServerCpu {
     pub cpu_ns: u64,
     pub wall_ns: u64,
-    pub tree: TreeCpu,
+    pub processes: usize,
+    /// Cores that its threads at work may use.
+    pub cores: BTreeSet<u16>,
 }
 
 /// Everything that was measured.
@@ -106,7 +108,8 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     let server = after.tree.zip(before.tree).map(|(tree, earlier)| ServerCpu {
         cpu_ns: tree.cpu_ns.saturating_sub(earlier.cpu_ns),
         wall_ns: after.at_ns - before.at_ns,
-        tree,
+        processes: tree.processes,
+        cores: tree.cores_in_use(&earlier),
     });
     Ok(Outcome {
         tally: merge.total,

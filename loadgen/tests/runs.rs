@@ -239,3 +239,71 @@ fn results_are_read_back_as_calibration() {
     let gates = result["gates"].as_array().unwrap();
     assert!(gates.iter().any(|gate| gate["name"] == "calibration" && gate["state"] == "passed"), "{result}");
 }
+
+#[test]
+fn percentile_listings_are_written() {
+    let server = Server::start(&[]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("latency.hgrm");
+    run(&server.url, &["-n", "2000", "-w", "0", "-r", "5000", "--hgrm", file.to_str().unwrap()]);
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("Total count    =         2000"), "{text}");
+}
+
+#[test]
+fn contenders_take_turns_and_their_files_compare_alike() {
+    let (plain, slow) = (Server::start(&[]), Server::start(&["--delay", "constant:5ms"]));
+    let directory = tempfile::tempdir().unwrap();
+    let contenders = [format!("plain={}", plain.url), format!("slow@{}={}", slow.child.id(), slow.url)];
+    let output = Command::new(LOADGEN)
+        .args(["repeat", "--rounds", "4", "--json", "-c", "4", "-n", "200", "-w", "0", "--out"])
+        .arg(directory.path())
+        .args(&contenders)
+        .output()
+        .unwrap();
+    let repeated: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let order: Vec<String> = String::from_utf8(output.stderr)
+        .unwrap()
+        .lines()
+        .map(|line| line.split(':').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(order, ["plain", "slow"].repeat(4), "in turns");
+    let rate = &repeated["rows"][0]["cells"][1];
+    assert_eq!(
+        (rate["verdict"].as_str(), rate["contender"].as_str()),
+        (Some("real"), Some("slow")),
+        "{repeated}"
+    );
+    let files = ["plain.json", "slow.json"].map(|name| directory.path().join(name));
+    let output = Command::new(LOADGEN).args(["compare", "--json"]).args(&files).output().unwrap();
+    let compared: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // JSON's decimal numbers come back with the last bit open, so what is compared is what was found.
+    let found = |comparison: &Value| -> Vec<Value> {
+        let rows = comparison["rows"].as_array().unwrap().iter();
+        rows.map(|row| row["cells"].as_array().unwrap().iter().map(|cell| cell["verdict"].clone()).collect())
+            .collect()
+    };
+    assert_eq!(found(&compared), found(&repeated));
+    assert_eq!(compared["runs"], repeated["runs"]);
+}
+
+#[test]
+fn a_sweep_finds_where_a_server_stops_keeping_up() {
+    // Two connections and 10 ms for each answer: 200 requests per second at most.
+    let server = Server::start(&["--delay", "constant:10ms"]);
+    let flags = ["sweep", "--json", "-c", "2", "-d", "1s", "-w", "100ms", "--from", "20", "--to", "400"];
+    let output = Command::new(LOADGEN).args(flags).args(["--p99-max", "10s", &server.url]).output().unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // There are too few requests for a p99 at these rates, so that no rate can be shown to keep its bound.
+    assert_eq!(found["knee"], Value::Null, "{found}");
+    let output = Command::new(LOADGEN)
+        .args(["sweep", "--json", "-c", "20", "-d", "2s", "-w", "100ms", "--from", "600", "--to", "6000"])
+        .args(["--p99-max", "1s", &server.url])
+        .output()
+        .unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Twenty connections: 2000 per second can never be passed, whatever else the machine does.
+    let knee = found["knee"].as_f64().unwrap();
+    assert!((600.0..2200.0).contains(&knee), "{found}");
+    assert!(found["points"].as_array().unwrap().len() >= 3);
+}

@@ -79,7 +79,7 @@ pub fn own_program() -> anyhow::Result<PathBuf> {
 fn plan(url: &str, flags: &[&str]) -> anyhow::Result<Plan> {
     let words = ["loadgen", "run", url].into_iter().chain(flags.iter().copied());
     match Cli::try_parse_from(words)?.command {
-        Subcommand::Run(args) => Ok(args.plan()?),
+        Subcommand::Run(args) => Ok(args.flags.plan(&args.url)?),
         other => unreachable!("{other:?} is not what was written"),
     }
 }
