@@ -8,6 +8,7 @@ pub mod frames;
 pub mod http;
 pub mod messages;
 pub mod netlink;
+pub mod response;
 pub mod trigger;
 pub mod zip;
 
@@ -28,6 +29,7 @@ pub const TARGETS: [Target; 6] = [
     Target { name: "frames", check: frames::check, seeds: frames::seeds, rounds: 50_000 },
     Target { name: "messages", check: messages::check, seeds: messages::seeds, rounds: 50_000 },
     Target { name: "netlink", check: netlink::check, seeds: netlink::seeds, rounds: 20_000 },
+    Target { name: "response", check: response::check, seeds: response::seeds, rounds: 50_000 },
     Target { name: "trigger", check: trigger::check, seeds: trigger::seeds, rounds: 20_000 },
     Target { name: "zip", check: zip::check, seeds: zip::seeds, rounds: 1_500 },
 ];

@@ -124,6 +124,11 @@ fn netlink() {
 }
 
 #[test]
+fn response() {
+    smoke(target("response"));
+}
+
+#[test]
 fn trigger() {
     smoke(target("trigger"));
 }

@@ -375,6 +375,33 @@ fn a_wait_ends_with_its_timeout() {
 }
 
 #[test]
+fn polling_submits_and_collects_without_waiting() {
+    for descriptors in [Descriptors::Direct, Descriptors::Plain] {
+        let Some(mut connected) = Connected::new(descriptors) else { return };
+        let mut happened = Vec::new();
+        connected.ring.poll(&mut happened).unwrap();
+        assert!(happened.is_empty(), "{happened:?}");
+        connected.ring.receive(connected.sock, Group::Client, Token(2));
+        connected.ring.send(connected.sock, b"out".to_vec(), 0, Token(3));
+        connected.ring.poll(&mut happened).unwrap();
+        let sent = |it: &Completion| matches!(it, Completion::Sent { token: Token(3), result: Ok(3), .. });
+        assert!(happened.iter().any(sent), "a small send is over when it is submitted: {happened:?}");
+        happened.clear();
+        connected.client.write_all(b"in").unwrap();
+        let until = Instant::now() + DEADLINE;
+        while happened.is_empty() {
+            assert!(Instant::now() < until, "nothing happened");
+            connected.ring.poll(&mut happened).unwrap();
+        }
+        let Some(Completion::Received { received: Received::Data(lease), .. }) = happened.pop() else {
+            panic!("{happened:?}")
+        };
+        assert_eq!(&*lease, b"in");
+        connected.ring.give_back(lease);
+    }
+}
+
+#[test]
 fn a_ring_works_on_the_thread_that_enables_it() {
     let Some(mut ring) = prepared(Descriptors::Direct) else { return };
     let too_early = ring.wait(Some(Duration::ZERO), &mut Vec::new());

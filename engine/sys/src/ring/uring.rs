@@ -156,6 +156,32 @@ impl Uring {
         self.features
     }
 
+    /// Submits what is queued and appends what has happened, without waiting. When there is neither, no system call is
+    /// made: the kernel raises IORING_SQ_TASKRUN in shared memory when it has something, so a caller may spin on this.
+    ///
+    /// # Errors
+    /// As [`Ring::wait`].
+    pub fn poll(&mut self, out: &mut Vec<Completion>) -> Result<(), RingError> {
+        let queue = self.ring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        if !idle {
+            self.immediate = 0;
+            Self::forgive(self.ring.submit())?;
+        }
+        self.harvest(out);
+        Ok(())
+    }
+
+    fn harvest(&mut self, out: &mut Vec<Completion>) {
+        let due = self.ring.completion().len();
+        for _ in 0..due {
+            let Some(entry) = self.ring.completion().next() else { break };
+            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            out.extend(self.translate(user_data, result, flags));
+        }
+    }
+
     fn push(&mut self, entry: &squeue::Entry) {
         loop {
             // SAFETY: every address in an entry made by this module points into `inflight` (which keeps it until the
@@ -327,6 +353,10 @@ impl Uring {
                 self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&limit))
             }
         };
+        Self::forgive(entered)
+    }
+
+    fn forgive(entered: std::io::Result<usize>) -> Result<(), RingError> {
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -442,12 +472,7 @@ impl Ring for Uring {
 
     fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> Result<(), RingError> {
         self.enter_past_sends(timeout)?;
-        let due = self.ring.completion().len();
-        for _ in 0..due {
-            let Some(entry) = self.ring.completion().next() else { break };
-            let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-            out.extend(self.translate(user_data, result, flags));
-        }
+        self.harvest(out);
         Ok(())
     }
 
