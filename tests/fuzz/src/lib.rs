@@ -24,7 +24,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "http", check: http::check, seeds: http::seeds, rounds: 20_000 },
     Target { name: "frames", check: frames::check, seeds: frames::seeds, rounds: 50_000 },
     Target { name: "messages", check: messages::check, seeds: messages::seeds, rounds: 50_000 },
