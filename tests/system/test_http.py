@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import socket
+import threading
 import unittest
 
 from support.deploy import EngineCase, Gate, Wire, brn, counter, head, invocation, post, source
@@ -10,6 +12,52 @@ from support.http_client import ACCOUNT, request
 from support.wait import until
 
 HEALTHZ = head("GET", "/healthz")
+
+
+class Flood(threading.Thread):
+    """A client that sends large bodies as fast as they are taken, until told to end."""
+
+    BODY_BYTES = 6_000_000
+
+    def __init__(self, address):
+        super().__init__(daemon=True)
+        self.address, self.ending, self.sent_bytes = address, threading.Event(), 0
+        self.start()
+
+    def run(self):
+        host, port = self.address.rsplit(":", 1)
+        head = f"POST /v1/functions/flood HTTP/1.1\r\nHost: x\r\nContent-Length: {self.BODY_BYTES}\r\n\r\n"
+        piece = b"x" * 65_536
+        while not self.ending.is_set():
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
+                connection.sendall(head.encode())
+                left = self.BODY_BYTES
+                while left and not self.ending.is_set():
+                    left -= connection.send(piece[:left])
+                self.sent_bytes += self.BODY_BYTES - left
+
+
+class GreedTest(EngineCase):
+    def test_floods_do_not_starve_others(self):
+        floods = [Flood(self.node.registry) for _ in range(4)]
+        try:
+            wires = [Wire(self.node.controller) for _ in range(32)]
+            turns = 0
+            # For as long as it takes to be a flood: far more than there are buffers.
+            while sum(flood.sent_bytes for flood in floods) < 100_000_000 or turns < 20:
+                for wire in wires:
+                    wire.send(HEALTHZ)
+                for wire in wires:
+                    self.assertEqual(wire.answer().status, 200)
+                self.assertTrue(all(flood.is_alive() for flood in floods))
+                turns += 1
+            for wire in wires:
+                wire.close()
+        finally:
+            for flood in floods:
+                flood.ending.set()
+            for flood in floods:
+                flood.join(60)
 
 
 class SyntaxTest(EngineCase):

@@ -126,6 +126,26 @@ class StartTest(unittest.TestCase):
                 self.assertEqual(ended.stderr.count("\n"), 1, ended.stderr)
                 self.assertEqual(sorted(tree.rglob("*")), before, "nothing made, nothing called")
 
+    def test_without_io_uring_it_says_so(self):
+        # As a container engine's default profile does it: io_uring_setup (425 everywhere) is not permitted.
+        refuse = (
+            "import ctypes, os, struct, sys\n"
+            "steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7fff0000)]\n"
+            "code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))\n"
+            "program = ctypes.create_string_buffer(struct.pack('HxxxxxxQ', len(steps), ctypes.addressof(code)))\n"
+            "libc = ctypes.CDLL(None, use_errno=True)\n"
+            "assert libc.prctl(22, 2, program, 0, 0) == 0, os.strerror(ctypes.get_errno())\n"
+            "os.execv(sys.argv[1], sys.argv[1:])\n"
+        )
+        ended = subprocess.run(
+            ["/usr/bin/python3", "-c", refuse, program(), "serve", *self.places],
+            capture_output=True, text=True, timeout=60, env=clean_environment(),
+        )
+        self.assertEqual(ended.returncode, 2, ended.stderr)
+        self.assertIn("io_uring", ended.stderr)
+        self.assertEqual(len(ended.stderr.strip().splitlines()), 1, ended.stderr)
+        self.assertFalse((self.home / "run").exists())
+
     def test_without_a_capability_it_says_which(self):
         ended = subprocess.run(
             ["setpriv", "--bounding-set=-sys_admin", program(), "serve", *self.places], capture_output=True, text=True,

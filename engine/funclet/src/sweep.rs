@@ -119,8 +119,12 @@ fn is_dead(lock: &Path) -> bool {
 /// Ends every process of a top group and removes it with all below it.
 fn sweep_group(base: &Base, name: &str, report: &mut SweepReport) {
     let until = Nanos::now().after(SWEEP_TIMEOUT);
+    // Held still, what forks faster than it is found has no time to. Without a v2 core the loop must be the faster one.
+    base.freeze(name).ok();
     loop {
         kill_all(base, name, report);
+        // What slipped in between the list and its end.
+        base.kill(name).ok();
         match remove_tree(base, name) {
             Ok(Removal::Gone) => {
                 report.cgroups += 1;

@@ -94,6 +94,12 @@ pub const SPARE_UPLOADS_MAX: usize = 64;
 pub const MAILBOX_MAX: usize = 4096;
 /// Bytes of requests and answers that a shard holds outside of its provided buffers.
 pub const HELD_BYTES_PER_SHARD_MAX: usize = 512 * 1024 * 1024;
+/// Bytes that may wait for a client to take them before the engine stops reading its requests.
+pub const OUTBOX_HIGH_BYTES: usize = 1024 * 1024;
+/// A body is reserved whole up to this size, then it grows as it comes.
+pub const BODY_RESERVE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Boxes for crossing calls that a shard keeps for the next ones.
+pub const ERRANDS_KEPT_MAX: usize = 1024;
 /// An answer above this counts among what a shard holds, until its client has taken it; smaller ones are bounded by the
 /// number of connections.
 pub const ANSWER_BYTES_UNCOUNTED_MAX: usize = 64 * 1024;
@@ -137,7 +143,7 @@ pub const VERSION_DIGITS_MAX: usize = 20;
 /// Bytes of a function identifier in a request path, percent-decoded: name, partial or whole BRN.
 pub const IDENTIFIER_BYTES_MAX: usize = 512;
 /// Bytes of a caller's own request id; a longer one is replaced by ours.
-pub const REQUEST_ID_BYTES_MAX: usize = 128;
+pub const REQUEST_ID_BYTES_MAX: usize = 63;
 /// Bytes of a function's handler (AWS contract).
 pub const HANDLER_BYTES_MAX: usize = 128;
 /// Bytes of a function's description (AWS contract).

@@ -3,15 +3,12 @@
 //! Owns: who asked, what was asked, the event while it waits, the result while it comes in parts.
 //! Must not know: how it is dispatched or answered.
 
-use faaster_limits::{RESPONSE_CREDIT_BYTES, RESPONSE_PART_BYTES_MAX};
+use faaster_limits::{REQUEST_ID_BYTES_MAX, RESPONSE_CREDIT_BYTES, RESPONSE_PART_BYTES_MAX};
 
 use crate::api::ShardId;
 use crate::connection::Connection;
 use crate::instance::Instance;
 use crate::slab::Id;
-
-/// Bytes of the longest request id that a caller may give.
-pub(crate) const REQUEST_ID_BYTES_MAX: usize = 63;
 
 /// The id that a caller gave, or a random UUID (RFC 9562 version 4).
 #[derive(Clone, Copy)]

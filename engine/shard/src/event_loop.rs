@@ -1,7 +1,7 @@
 //! The loop: wait, handle everything that happened, send everything that is due, wait again.
 //!
-//! Owns: the order in which one turn does things. One system call per turn: sends queued in a turn go out with the wait
-//! that ends it. Must not know: what the handlers do.
+//! Owns: the order in which one turn does things. One system call per turn as a rule (docs/architecture.md lists the
+//! exceptions): sends queued in a turn go out with the wait that ends it. Must not know: what the handlers do.
 
 use std::time::Duration;
 

@@ -8,8 +8,8 @@ use faaster_http::{
     Scratch, Status, Version, parse,
 };
 use faaster_limits::{
-    BODY_IDLE_TIMEOUT, BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, PIPELINE_DEPTH_MAX,
-    SPARE_BUFFER_BYTES, WRITE_TIMEOUT,
+    BODY_IDLE_TIMEOUT, BODY_RESERVE_BYTES_MAX, BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT,
+    OUTBOX_HIGH_BYTES, PIPELINE_DEPTH_MAX, SPARE_BUFFER_BYTES, WRITE_TIMEOUT,
 };
 use faaster_sys::ring::{Armed, Group, Received, Ring, Sock};
 use rustix::io::Errno;
@@ -45,11 +45,6 @@ impl Payload<'_> {
         }
     }
 }
-
-/// Bytes that may wait for a client to take them before the engine stops reading its requests.
-const OUTBOX_HIGH_BYTES: usize = 1024 * 1024;
-/// A body is reserved whole up to this size, then it grows as it comes.
-const RESERVE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 const BUSY: Reject = Reject::new(
     Status::SERVICE_UNAVAILABLE,
@@ -349,7 +344,7 @@ impl<R: Ring> Shard<R> {
             None => Box::new(fresh),
         };
         upload.head.extend_from_slice(&bytes[..head.bytes]);
-        upload.body.reserve(reserved.min(RESERVE_BYTES_MAX));
+        upload.body.reserve(reserved.min(BODY_RESERVE_BYTES_MAX));
         connection.reading = Reading::Body(upload);
         Progress::Used(head.bytes)
     }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use faaster_function::Deployed;
 use faaster_http::{Head, Method, percent};
 use faaster_limits::{
-    ASYNC_QUEUE_MAX, ASYNC_REQUEST_BYTES_MAX, CONTROL_BODY_BYTES_MAX, SYNC_REQUEST_BYTES_MAX,
+    ASYNC_QUEUE_MAX, ASYNC_REQUEST_BYTES_MAX, CONTROL_BODY_BYTES_MAX, ERRANDS_KEPT_MAX,
+    SYNC_REQUEST_BYTES_MAX,
 };
 use faaster_protocol::easyfaas::errors::{self, ErrorCode, Marks};
 use faaster_protocol::easyfaas::headers::{
@@ -28,9 +29,6 @@ use crate::errand::{Errand, Leaving, Packet};
 use crate::ingress::Payload;
 use crate::shard::Shard;
 use crate::slab::Id;
-
-/// Boxes for crossing calls that a shard keeps.
-const ERRANDS_KEPT_MAX: usize = 1024;
 
 /// Where a client waits.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,4 @@
-//! The only way between threads: bounded queues, and a doorbell that is rung only for a sleeper.
+//! The way between shards, and from control to them: bounded queues, and a doorbell that is rung only for a sleeper.
 //!
 //! Owns: one single-producer lane per ordered pair of shards, one lane from control to each shard, one doorbell per
 //! shard (MSG_RING and eventfd cost the same here; the eventfd is simpler). Must not know: what the messages mean.

@@ -93,9 +93,29 @@ impl Base {
             .map_err(|source| CgroupError::File { file, source })
     }
 
-    pub(super) fn write_text(&self, file: &'static str, text: &str) -> Result<(), Errno> {
-        let file = rustix::fs::openat(&self.dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    /// Stops all processes of a group and of those below it, until they are killed; new ones too.
+    ///
+    /// # Errors
+    /// ENOENT where there is no v2 core.
+    pub(crate) fn freeze(&self, name: &str) -> Result<(), Errno> {
+        self.write_at(&format!("{name}/cgroup.freeze"), "1")
+    }
+
+    /// Sends SIGKILL to all processes of a group and of those below it, at once (cgroup-v2.rst).
+    ///
+    /// # Errors
+    /// ENOENT where there is no v2 core, or one older than 5.14.
+    pub(crate) fn kill(&self, name: &str) -> Result<(), Errno> {
+        self.write_at(&format!("{name}/cgroup.kill"), "1")
+    }
+
+    fn write_at(&self, path: &str, text: &str) -> Result<(), Errno> {
+        let file = rustix::fs::openat(&self.dir, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         rustix::io::retry_on_intr(|| rustix::io::write(&file, text.as_bytes())).map(drop)
+    }
+
+    pub(super) fn write_text(&self, file: &'static str, text: &str) -> Result<(), Errno> {
+        self.write_at(file, text)
     }
 
     pub(crate) fn read_text(&self, path: &str) -> Result<String, Errno> {

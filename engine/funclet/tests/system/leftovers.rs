@@ -67,6 +67,36 @@ fn a_killed_funclet_takes_its_containers_along_and_the_sweep_removes_the_rest() 
 }
 
 #[test]
+fn the_sweep_is_faster_than_what_forks() {
+    if !can_run() {
+        return;
+    }
+    let (mut node, _instances) = busy_node();
+    node.kill_funclet();
+    eventually("all containers die", || node.processes().is_empty());
+    // Into each hierarchy's top group; then two processes that only fork, each child living for a moment.
+    let tops: Vec<String> = node
+        .cgroups()
+        .iter()
+        .filter(|group| group.join("cgroup.procs").exists() && group.file_name().is_some())
+        .map(|group| group.join("cgroup.procs").display().to_string())
+        .collect();
+    let joins: String = tops.iter().map(|procs| format!("echo $$ > {procs} 2>/dev/null; ")).collect();
+    let script = format!("{joins} for n in 1 2; do while :; do sleep 0.3 & done & done; wait");
+    let mut forks = std::process::Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
+    let in_groups = || {
+        let lines = |procs: &String| std::fs::read_to_string(procs).unwrap_or_default().lines().count();
+        tops.iter().map(lines).max().unwrap_or(0)
+    };
+    eventually("it forks", || in_groups() > 50);
+    node.release_lock();
+    let report = sweep(&SweepConfig { run_root: node.run_root() }).unwrap();
+    assert!(report.left.is_empty() && report.processes > 0, "{report:?}");
+    assert!(!forks.wait().unwrap().success(), "killed");
+    node.assert_nothing_left();
+}
+
+#[test]
 fn a_restarted_funclet_clears_up_after_itself() {
     if !can_run() {
         return;

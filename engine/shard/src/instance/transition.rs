@@ -7,7 +7,7 @@
 //!    +----drain-------+-----------drain---------+--> draining --died--> gone
 //!    any --died--> gone
 //! ```
-//! Freezing comes with the funclet's issue. Must not know: why something happens.
+//! An instance is not frozen yet. Must not know: why something happens.
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
