@@ -131,7 +131,8 @@ impl Connection {
     }
 
     /// Carries out many requests, dozens with each system call. Each has its own outcome: one that fails does not keep
-    /// the next from being carried out.
+    /// the next from being carried out. The calling thread is in the kernel meanwhile (some 20 ms for a send of new
+    /// links, more than a second for one of removals).
     ///
     /// # Errors
     /// [`BatchError`] if answers are missing; it holds those that came.
@@ -170,31 +171,44 @@ impl Connection {
             request.encode(self.sequence, &mut send);
             places.push(at..send.len());
         }
-        let deadline = Instant::now() + self.timeout;
-        let result = self.send_bytes(requests[0].what, &send).and_then(|()| {
-            let mut open = requests.len();
-            while open > 0 {
-                let what = requests[requests.len() - open].what;
-                self.receive(what, deadline, |message| {
-                    let index = message.header.sequence.wrapping_sub(first) as usize;
-                    // Anything else is a late answer to a request that was given up.
-                    if message.header.kind == KIND_ERROR
-                        && index < outcomes.len()
-                        && outcomes[index].is_none()
-                    {
-                        let what = requests[index].what;
-                        let request = &send[places[index].clone()];
-                        outcomes[index] = Some(decode_answer(&message, what, request)?);
-                        open -= 1;
-                    }
-                    Ok(())
-                })?;
-            }
-            self.unread = Unread::No;
-            Ok(())
-        });
+        let result = self
+            .send_bytes(requests[0].what, &send)
+            .and_then(|()| self.outcomes(requests, first, |index| &send[places[index].clone()], outcomes));
         self.send = send;
         result
+    }
+
+    /// Gathers the answers to what was just sent, from number `first` on.
+    fn outcomes<'s>(
+        &mut self,
+        requests: &[Request<'_>],
+        first: u32,
+        sent: impl Fn(usize) -> &'s [u8],
+        outcomes: &mut [Option<Result<(), KernelError>>],
+    ) -> Result<(), NetlinkError> {
+        let mut deadline = Instant::now() + self.timeout;
+        let mut open = requests.len();
+        let mut lost = false;
+        while open > 0 {
+            let what = requests[requests.len() - open].what;
+            let received = self.receive(what, deadline, |message| {
+                let index = message.header.sequence.wrapping_sub(first) as usize;
+                // Anything else is a late answer to a request that was given up.
+                if message.header.kind == KIND_ERROR && outcomes.get(index).is_some_and(Option::is_none) {
+                    outcomes[index] = Some(decode_answer(&message, requests[index].what, sent(index))?);
+                    open -= 1;
+                }
+                Ok(())
+            });
+            match received {
+                // The answers that did fit are there still; no others will come.
+                Err(NetlinkError::Overrun) => (lost, deadline) = (true, Instant::now()),
+                Err(NetlinkError::Deadline { .. }) if lost => return Err(NetlinkError::Overrun),
+                received => received?,
+            }
+        }
+        self.unread = Unread::No;
+        Ok(())
     }
 
     /// Asks for one thing; `visit` sees what is answered, which can be nothing.
