@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use faaster_limits::{
     NETLINK_ANSWER_BYTES_MAX, NETLINK_DUMP_ENTRIES_MAX, NETLINK_DUMP_TRIES_MAX, NETLINK_RECEIVE_BUFFER_BYTES,
-    NETLINK_SEND_BYTES_MAX, NETLINK_SEND_MESSAGES_MAX, NETLINK_TIMEOUT,
+    NETLINK_SEND_BYTES_MAX, NETLINK_SEND_MESSAGES_MAX, NETLINK_TIMEOUT, NETLINK_TRANSACTION_BYTES_MAX,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 
 use crate::error::{KernelError, NetlinkError, decode_answer};
@@ -83,7 +83,8 @@ impl Connection {
                 // Without it the kernel takes the filters of a listing and ignores them.
                 socket.set_netlink_get_strict_chk(true)?;
             }
-            // Room for the answers of a send: the default can be set low.
+            // Room for the largest send and its answers: the host's defaults can be low.
+            set_socket_send_buffer_size(&socket, NETLINK_TRANSACTION_BYTES_MAX)?;
             set_socket_recv_buffer_size(&socket, NETLINK_RECEIVE_BUFFER_BYTES)?;
             socket.bind_auto()?;
             // Its own type closes the descriptor twice if it is ever cloned; ours cannot be.
