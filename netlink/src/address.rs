@@ -283,6 +283,18 @@ mod tests {
         }
 
         #[test]
+        fn what_is_asked_for_is_read_back(link in 1_u32..1 << 31, own: IpAddr, prefix_bits in 0_u8..=128, peer: Option<IpAddr>) {
+            let address = LinkAddress {
+                link: LinkIndex::new(link).expect("in range"),
+                address: own,
+                prefix_bits: prefix_bits.min(bits(own)),
+                peer: peer.filter(|peer| peer.is_ipv4() == own.is_ipv4() && *peer != own),
+            };
+            prop_assert_eq!(LinkAddress::decode(&address.add().body), Ok(Some(address)));
+            prop_assert_eq!(LinkAddress::decode(&address.delete().body), Ok(Some(address)));
+        }
+
+        #[test]
         fn overlapping_is_mutual(a: u32, b: u32, bits_a in 0_u8..=32, bits_b in 0_u8..=32) {
             let [a, b] = [(a, bits_a), (b, bits_b)].map(|(address, bits)| {
                 Subnet::new(Ipv4Addr::from(address).into(), bits).expect("at most 32 bits")

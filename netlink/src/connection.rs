@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 
 use faaster_limits::{
     NETLINK_ANSWER_BYTES_MAX, NETLINK_DUMP_ENTRIES_MAX, NETLINK_DUMP_TRIES_MAX, NETLINK_RECEIVE_BUFFER_BYTES,
-    NETLINK_SEND_BYTES_MAX, NETLINK_SEND_MESSAGES_MAX, NETLINK_TIMEOUT,
+    NETLINK_SEND_BYTES_MAX, NETLINK_SEND_MESSAGES_MAX, NETLINK_TIMEOUT, NETLINK_TRANSACTION_BYTES_MAX,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use rustix::net::{RecvFlags, SendFlags, recvfrom, sendto};
 
 use crate::error::{KernelError, NetlinkError, decode_answer};
@@ -83,7 +83,8 @@ impl Connection {
                 // Without it the kernel takes the filters of a listing and ignores them.
                 socket.set_netlink_get_strict_chk(true)?;
             }
-            // Room for the answers of a send: the default can be set low.
+            // Room for the largest send and its answers: the host's defaults can be low.
+            set_socket_send_buffer_size(&socket, NETLINK_TRANSACTION_BYTES_MAX)?;
             set_socket_recv_buffer_size(&socket, NETLINK_RECEIVE_BUFFER_BYTES)?;
             socket.bind_auto()?;
             // Its own type closes the descriptor twice if it is ever cloned; ours cannot be.
@@ -131,7 +132,8 @@ impl Connection {
     }
 
     /// Carries out many requests, dozens with each system call. Each has its own outcome: one that fails does not keep
-    /// the next from being carried out.
+    /// the next from being carried out. The calling thread is in the kernel meanwhile (some 20 ms for a send of new
+    /// links, more than a second for one of removals).
     ///
     /// # Errors
     /// [`BatchError`] if answers are missing; it holds those that came.
@@ -170,31 +172,44 @@ impl Connection {
             request.encode(self.sequence, &mut send);
             places.push(at..send.len());
         }
-        let deadline = Instant::now() + self.timeout;
-        let result = self.send_bytes(requests[0].what, &send).and_then(|()| {
-            let mut open = requests.len();
-            while open > 0 {
-                let what = requests[requests.len() - open].what;
-                self.receive(what, deadline, |message| {
-                    let index = message.header.sequence.wrapping_sub(first) as usize;
-                    // Anything else is a late answer to a request that was given up.
-                    if message.header.kind == KIND_ERROR
-                        && index < outcomes.len()
-                        && outcomes[index].is_none()
-                    {
-                        let what = requests[index].what;
-                        let request = &send[places[index].clone()];
-                        outcomes[index] = Some(decode_answer(&message, what, request)?);
-                        open -= 1;
-                    }
-                    Ok(())
-                })?;
-            }
-            self.unread = Unread::No;
-            Ok(())
-        });
+        let result = self
+            .send_bytes(requests[0].what, &send)
+            .and_then(|()| self.outcomes(requests, first, |index| &send[places[index].clone()], outcomes));
         self.send = send;
         result
+    }
+
+    /// Gathers the answers to what was just sent, from number `first` on.
+    fn outcomes<'s>(
+        &mut self,
+        requests: &[Request<'_>],
+        first: u32,
+        sent: impl Fn(usize) -> &'s [u8],
+        outcomes: &mut [Option<Result<(), KernelError>>],
+    ) -> Result<(), NetlinkError> {
+        let mut deadline = Instant::now() + self.timeout;
+        let mut open = requests.len();
+        let mut lost = false;
+        while open > 0 {
+            let what = requests[requests.len() - open].what;
+            let received = self.receive(what, deadline, |message| {
+                let index = message.header.sequence.wrapping_sub(first) as usize;
+                // Anything else is a late answer to a request that was given up.
+                if message.header.kind == KIND_ERROR && outcomes.get(index).is_some_and(Option::is_none) {
+                    outcomes[index] = Some(decode_answer(&message, requests[index].what, sent(index))?);
+                    open -= 1;
+                }
+                Ok(())
+            });
+            match received {
+                // The answers that did fit are there still; no others will come.
+                Err(NetlinkError::Overrun) => (lost, deadline) = (true, Instant::now()),
+                Err(NetlinkError::Deadline { .. }) if lost => return Err(NetlinkError::Overrun),
+                received => received?,
+            }
+        }
+        self.unread = Unread::No;
+        Ok(())
     }
 
     /// Asks for one thing; `visit` sees what is answered, which can be nothing.

@@ -42,7 +42,8 @@
 //! namespace is opened on a thread that has entered it (`setns`, the caller's business: it is the thread's state, and this
 //! crate touches none), or made of a socket that was opened there ([`Connection::adopt`]). It can then be used on any
 //! thread. Where a request concerns a second namespace ([`VethEnd::namespace`], [`LinkChange::namespace`]), that one is
-//! given as a descriptor, which the request borrows.
+//! given as a descriptor, which the request borrows. The kernel wants the rights (CAP_NET_ADMIN over the namespace) of both
+//! who opened the socket and who sends.
 //!
 //! # Errors
 //! A refusal of the kernel's is a [`KernelError`]: what was asked, the errno, the kernel's own words, and which

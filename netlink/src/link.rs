@@ -535,3 +535,39 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_checked() {
+        for name in ["a", "eth0", "fifteen-letters", "a.b", "_@!"] {
+            assert_eq!(LinkName::new(name).as_ref().map(LinkName::as_str), Ok(name));
+        }
+        for name in ["", ".", "..", "a b", "a/b", "a:b", "eth%d", "sixteen-letters!", "a\0", "a\n", "\u{e4}"]
+        {
+            let error = LinkName::new(name).expect_err(name);
+            assert!(error.to_string().ends_with("and not . or .."), "{error}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_kernel() {
+        assert_eq!(LinkIndex::new(0), None);
+        assert_eq!(LinkIndex::new(1 << 31), None);
+        assert_eq!(LinkIndex::new((1 << 31) - 1).map(LinkIndex::get), Some((1 << 31) - 1));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_asked_for_is_read_back(name in "[a-z0-9]{1,15}", index in 1_u32..1 << 31, mtu_bytes: u32, mac: Mac) {
+            let (name, index) = (LinkName::new(&name).expect("letters"), LinkIndex::new(index).expect("in range"));
+            let end = VethEnd::new(name.clone()).index(index).mtu_bytes(mtu_bytes).mac(mac).state(LinkState::Up);
+            let link = Link::decode(&create_veth(&end, &end).body).expect("readable").expect("a link");
+            prop_assert_eq!((link.name.as_str(), link.index, link.mtu_bytes), (name.as_str(), index, mtu_bytes));
+            prop_assert_eq!((link.mac, link.state, link.kind.as_deref()), (Some(mac), LinkState::Up, Some("veth")));
+        }
+    }
+}

@@ -107,3 +107,17 @@ impl Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_asked_for_is_read_back(link in 1_u32..1 << 31, address: IpAddr, mac: Mac) {
+            let neighbour = Neighbour::permanent(LinkIndex::new(link).expect("in range"), address, mac);
+            prop_assert_eq!(Neighbour::decode(&neighbour.set().body), Ok(Some(neighbour)));
+        }
+    }
+}

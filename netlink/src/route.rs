@@ -262,3 +262,37 @@ impl Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::bits;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_asked_for_is_read_back(
+            to: IpAddr,
+            prefix_bits in 0_u8..=128,
+            kind in 0_u8..12,
+            link: Option<u32>,
+            gateway: Option<(IpAddr, bool)>,
+            source: Option<IpAddr>,
+            metric: Option<u32>,
+            table in 1_u32..,
+        ) {
+            let route = Route {
+                destination: Subnet::new(to, prefix_bits.min(bits(to))).expect("at most as many"),
+                kind: RouteKind::from_number(kind),
+                link: link.and_then(LinkIndex::new),
+                gateway: gateway.map(|(to, onlink)| if onlink { Gateway::OnLink(to) } else { Gateway::Routed(to) }),
+                source,
+                metric,
+                table,
+            };
+            for request in [route.add(), route.replace(), route.delete()] {
+                prop_assert_eq!(Route::decode(&request.body), Ok(Some(route)));
+            }
+        }
+    }
+}

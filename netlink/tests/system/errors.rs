@@ -2,12 +2,14 @@
 //!
 //! Owns: the tests. Must not know: the encoding beyond what it takes to ask for something wrong.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::Result;
 use faaster_netlink::wire::{Header, KIND_DONE, KIND_NOTHING};
 use faaster_netlink::{
-    Gateway, LinkChange, NetlinkError, Protocol, Request, Route, VethEnd, Writer, create_veth,
+    Connection, Gateway, LinkAddress, LinkChange, LinkState, NetlinkError, Protocol, Request, Route, VethEnd,
+    Writer, create_veth, delete_link,
 };
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -92,5 +94,55 @@ fn only_the_kernels_word_counts() -> Result<()> {
         Ok(())
     })?;
     assert_eq!(near.links()?.len(), 1, "there is lo");
+    Ok(())
+}
+
+/// A socket with no option set, made elsewhere.
+fn bare_socket(host: &Namespace) -> Result<OwnedFd> {
+    host.run(|| {
+        let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
+        Ok(socket)
+    })
+}
+
+#[test]
+fn a_socket_is_taken_over_as_it_is() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let mut near = Connection::adopt(bare_socket(&host)?, Protocol::Route);
+    near.run(&create_veth(&VethEnd::new(name("a")), &VethEnd::new(name("b"))))?;
+    assert_eq!(near.links()?.len(), 3, "with lo");
+    let small = near.run(&LinkChange::new(name("a")).mtu_bytes(1).request()).expect_err("too small");
+    assert_eq!(small.to_string(), "the kernel refused to change a link: Invalid argument (os error 22)");
+    let lo = near.link(name("lo"))?.expect("always there").index;
+    let a = near.link(name("a"))?.expect("made").index;
+    near.run(&LinkChange::new(lo).state(LinkState::Up).request())?;
+    near.run(&LinkAddress::host(a, "10.0.0.1".parse()?).add())?;
+    // Such a socket's listings are not filtered by the kernel.
+    assert!(near.addresses(Some(a))?.iter().all(|address| address.link == a));
+    assert!(near.addresses(None)?.iter().any(|address| address.link == lo));
+    Ok(())
+}
+
+#[test]
+fn what_was_answered_before_answers_were_lost_is_told() -> Result<()> {
+    let Some(host) = Namespace::new()? else { return Ok(()) };
+    let socket = bare_socket(&host)?;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 1)?;
+    let mut near = Connection::adopt(socket, Protocol::Route);
+    let requests = vec![delete_link(name("nothing")); 50];
+    let error = near.run_all(&requests).expect_err("so many answers have no room");
+    assert!(matches!(error.source, NetlinkError::Overrun), "{error:?}");
+    let known = error.outcomes.iter().take_while(|outcome| outcome.is_some()).count();
+    assert!((1..50).contains(&known), "{error:?}");
+    for outcome in &error.outcomes[..known] {
+        let refusal =
+            outcome.as_ref().and_then(|outcome| outcome.as_ref().err()).expect("known, and refused");
+        assert_eq!(refusal.errno, Errno::NODEV);
+    }
+    assert!(error.outcomes[known..].iter().all(Option::is_none));
+    assert_eq!(error.to_string(), format!("{known} of 50 requests were answered, then no more"));
+    let one = near.run(&requests[0]).expect_err("there is nothing");
+    assert_eq!(one.kernel_errno(), Some(Errno::NODEV), "the connection is as good as before");
     Ok(())
 }
