@@ -191,7 +191,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "tool": "loadgen", "valid": true, "gates": [],
             "setting": {"target": "t", "request_bytes": 1, "loop": "closed", "rate_asked": null, "arrivals": null,
-                "seed": null, "connections": 1, "pipeline": 1, "keep_alive": true, "cores": [0], "warm_up_s": 1.0,
+                "seed": 1, "connections": 1, "pipeline": 1, "keep_alive": true, "cores": [0], "warm_up_s": 1.0,
                 "timeout_s": 1.0, "bodies_checked": false},
             "duration_s": 1.0, "requests": 1, "succeeded": 1, "failed": {}, "failed_share": 0.0, "rate": rate,
             "offered_rate": null,

@@ -36,5 +36,6 @@ pub mod stats;
 pub mod sweep;
 pub mod tally;
 pub mod target;
+pub mod template;
 pub mod text;
 pub mod worker;

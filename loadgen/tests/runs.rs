@@ -82,6 +82,10 @@ fn counted_requests_all_arrive_and_are_checked() {
             (&["-c", "4", "--no-keepalive"], "a connection each"),
             (&["-c", "4", "-m", "PUT", "-b", "some body", "-H", "X-Test: 1"], "with a body"),
             (&["-c", "4", "-r", "2000"], "open"),
+            (
+                &["-c", "2", "-p", "4", "--template", "-b", "{{zipf:1000}} {{counter}}"],
+                "varied and pipelined",
+            ),
             (&["-c", "2", "-p", "3", "-r", "3000", "--arrivals", "poisson"], "open and pipelined"),
         ] {
             let flags = [flags, &["-n", "1500", "--expect-body", "Hello world!"]].concat();
@@ -194,6 +198,7 @@ fn a_server_that_goes_away_is_counted_and_not_stormed() {
 fn what_cannot_begin_says_what_to_do() {
     for (url, flags, words) in [
         ("unix:/no/such/socket:/", &[][..], "is the server running there?"),
+        ("http://127.0.0.1:1/{{x}}", &["--template"], "is no placeholder"),
         ("https://x/", &[], "https is not spoken here"),
         ("http://127.0.0.1:1/", &["--pid", "4194304"], "there is no process 4194304"),
     ] {
