@@ -183,7 +183,7 @@ impl Comparison {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A result with this rate, written as a run would.
@@ -207,7 +207,7 @@ mod tests {
         .unwrap()
     }
 
-    fn contender(name: &str, rates: &[f64]) -> Contender {
+    pub(crate) fn contender(name: &str, rates: &[f64]) -> Contender {
         Contender { name: name.to_owned(), runs: rates.iter().map(|rate| result(*rate)).collect() }
     }
 

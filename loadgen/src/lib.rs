@@ -25,6 +25,7 @@ pub mod hgrm;
 pub mod null_server;
 pub mod options;
 pub mod plan;
+pub mod report;
 pub mod request;
 pub mod response;
 pub mod result;

@@ -63,6 +63,9 @@ pub struct RunArgs {
     /// Write the latencies' percentiles to a file as HdrHistogram's plotters read them.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -104,6 +107,9 @@ pub struct RepeatArgs {
     /// Write the results to NAME.json in this directory, one line for each round.
     #[arg(long, value_name = "DIRECTORY")]
     pub out: Option<PathBuf>,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -114,6 +120,9 @@ pub struct CompareArgs {
     /// Print the comparison as one JSON object instead.
     #[arg(long)]
     pub json: bool,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// What is the same for every run.

@@ -246,11 +246,15 @@ fn results_are_read_back_as_calibration() {
 }
 
 #[test]
-fn percentile_listings_are_written() {
+fn percentile_listings_and_pages_are_written() {
     let server = Server::start(&[]);
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("latency.hgrm");
-    run(&server.url, &["-n", "2000", "-w", "0", "-r", "5000", "--hgrm", file.to_str().unwrap()]);
+    let (file, page) = (directory.path().join("latency.hgrm"), directory.path().join("page.html"));
+    let (hgrm, html) = (file.to_str().unwrap(), page.to_str().unwrap());
+    run(&server.url, &["-n", "2000", "-w", "0", "-r", "5000", "--hgrm", hgrm, "--html", html]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("send lag") && page.contains("2000 succeeded"), "{page}");
+    assert_eq!(page.matches("<svg").count(), 3);
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains("Total count    =         2000"), "{text}");
 }
