@@ -139,6 +139,7 @@ fn serve(args: NullServerArgs) -> anyhow::Result<ExitCode> {
         garbled_every: args.garbled_every,
         close_every: args.close_every,
         seed: args.seed,
+        end_after: args.end_after,
     };
     null_server::serve(listener, conduct)?;
     Ok(ExitCode::SUCCESS)

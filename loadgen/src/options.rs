@@ -220,6 +220,9 @@ pub struct NullServerArgs {
     /// Close the connection instead of every n-th answer.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub close_every: Option<u64>,
+    /// End with this request, without an answer to it.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub end_after: Option<u64>,
     /// Seed of the delays.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -61,7 +61,13 @@ fn draw_into(
         .y_label_area_size(78)
         .build_cartesian_2d(0.0..x_max, 0.0..y_max)?;
     let x_label = |x: &f64| match axis {
-        Axis::Seconds => format!("{x:.0}"),
+        Axis::Seconds => {
+            if (x - x.round()).abs() < 1e-6 {
+                format!("{x:.0}")
+            } else {
+                String::new()
+            }
+        }
         Axis::Percentile => percentile_label(*x),
     };
     let y_label = |y: &f64| if y_max < 10.0 { format!("{y:.2}") } else { format!("{y:.0}") };
