@@ -183,7 +183,7 @@ impl Comparison {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A result with this rate, written as a run would.
@@ -191,7 +191,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "tool": "loadgen", "valid": true, "gates": [],
             "setting": {"target": "t", "request_bytes": 1, "loop": "closed", "rate_asked": null, "arrivals": null,
-                "seed": null, "connections": 1, "pipeline": 1, "keep_alive": true, "cores": [0], "warm_up_s": 1.0,
+                "seed": 1, "connections": 1, "pipeline": 1, "keep_alive": true, "cores": [0], "warm_up_s": 1.0,
                 "timeout_s": 1.0, "bodies_checked": false},
             "duration_s": 1.0, "requests": 1, "succeeded": 1, "failed": {}, "failed_share": 0.0, "rate": rate,
             "offered_rate": null,
@@ -207,7 +207,7 @@ mod tests {
         .unwrap()
     }
 
-    fn contender(name: &str, rates: &[f64]) -> Contender {
+    pub(crate) fn contender(name: &str, rates: &[f64]) -> Contender {
         Contender { name: name.to_owned(), runs: rates.iter().map(|rate| result(*rate)).collect() }
     }
 

@@ -10,11 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use faaster_loadgen::comparison::{Comparison, compare};
+use faaster_loadgen::comparison::{Contender, compare};
 use faaster_loadgen::hgrm;
 use faaster_loadgen::null_server::{self, Conduct};
 use faaster_loadgen::options::{Cli, Command, CompareArgs, NullServerArgs, RepeatArgs, RunArgs, SweepArgs};
 use faaster_loadgen::plan::Loop;
+use faaster_loadgen::report::page;
 use faaster_loadgen::selftest::{own_program, selftest};
 use faaster_loadgen::session::{judged_run, read_contenders, repeat, sweep};
 use faaster_loadgen::sweep::HEADING;
@@ -80,6 +81,10 @@ fn run_once(args: &RunArgs) -> anyhow::Result<ExitCode> {
         let headline = if plan.drive == Loop::Closed { &tally.sent_to_done } else { &tally.intended_to_done };
         write(path, &hgrm::listing(headline))?;
     }
+    if let Some(path) = &args.html {
+        let contender = Contender { name: "run".to_owned(), runs: vec![result.clone()] };
+        write(path, &page(&[contender], None)?)?;
+    }
     let closed = if args.closed_times { ClosedTimes::Show } else { ClosedTimes::Hide };
     print(&if args.json { json(&result) } else { summary(&result, closed) })?;
     Ok(exit_code(result.valid))
@@ -100,15 +105,23 @@ fn take_turns(args: &RepeatArgs) -> anyhow::Result<ExitCode> {
         let word = if result.valid { "valid" } else { "INVALID" };
         tell(&format!("{name}: {:.1} requests/s, {word}", result.rate));
     })?;
-    print_comparison(&compare(&contenders), args.json)
+    print_comparison(&contenders, args.html.as_deref(), args.json)
 }
 
 fn compare_files(args: &CompareArgs) -> anyhow::Result<ExitCode> {
-    print_comparison(&compare(&read_contenders(&args.files)?), args.json)
+    print_comparison(&read_contenders(&args.files)?, args.html.as_deref(), args.json)
 }
 
-fn print_comparison(comparison: &Comparison, as_json: bool) -> anyhow::Result<ExitCode> {
-    print(&if as_json { json(comparison) } else { comparison.text() })?;
+fn print_comparison(
+    contenders: &[Contender],
+    html: Option<&Path>,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
+    let comparison = compare(contenders);
+    if let Some(path) = html {
+        write(path, &page(contenders, Some(&comparison))?)?;
+    }
+    print(&if as_json { json(&comparison) } else { comparison.text() })?;
     Ok(exit_code(comparison.runs.iter().all(|(_, runs, valid)| runs == valid)))
 }
 
@@ -126,6 +139,7 @@ fn serve(args: NullServerArgs) -> anyhow::Result<ExitCode> {
         garbled_every: args.garbled_every,
         close_every: args.close_every,
         seed: args.seed,
+        end_after: args.end_after,
     };
     null_server::serve(listener, conduct)?;
     Ok(ExitCode::SUCCESS)

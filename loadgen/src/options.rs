@@ -14,7 +14,7 @@ use crate::bounds::{
 use crate::gates::GateName;
 use crate::null_server::Delay;
 use crate::plan::{Extent, Loop, Plan};
-use crate::request::{Expectation, KeepAlive, Request, RequestError, RequestParts};
+use crate::request::{Expectation, KeepAlive, Placeholders, Request, RequestError, RequestParts};
 use crate::schedule::{Arrivals, Rate};
 use crate::target::{Target, TargetError};
 
@@ -63,6 +63,9 @@ pub struct RunArgs {
     /// Write the latencies' percentiles to a file as HdrHistogram's plotters read them.
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -104,6 +107,9 @@ pub struct RepeatArgs {
     /// Write the results to NAME.json in this directory, one line for each round.
     #[arg(long, value_name = "DIRECTORY")]
     pub out: Option<PathBuf>,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -114,6 +120,9 @@ pub struct CompareArgs {
     /// Print the comparison as one JSON object instead.
     #[arg(long)]
     pub json: bool,
+    /// Write a page with plots to a file.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 /// What is the same for every run.
@@ -144,7 +153,7 @@ pub struct RunFlags {
     /// How the requests of an open loop follow each other.
     #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
     pub arrivals: Arrivals,
-    /// Seed of the schedule: the same seed sends at the same moments.
+    /// Seed of the schedule and of random choices: the same seed sends the same at the same moments.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Method of the requests. Default: GET, or POST with a body.
@@ -156,6 +165,9 @@ pub struct RunFlags {
     /// Body of the requests, or @FILE.
     #[arg(short, long)]
     pub body: Option<String>,
+    /// Replace {{counter}}, {{uniform:N}} and {{zipf:N:S}} in path, headers and body by numbers.
+    #[arg(long)]
+    pub template: bool,
     /// Open a connection for each request.
     #[arg(long)]
     pub no_keepalive: bool,
@@ -208,6 +220,9 @@ pub struct NullServerArgs {
     /// Close the connection instead of every n-th answer.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub close_every: Option<u64>,
+    /// End with this request, without an answer to it.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub end_after: Option<u64>,
     /// Seed of the delays.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -400,19 +415,21 @@ impl RunFlags {
             headers: self.headers.clone(),
             body: body.unwrap_or_default(),
             keep_alive,
+            placeholders: if self.template { Placeholders::Replaced } else { Placeholders::Kept },
         };
         let request = Request::build(&target, &parts)?;
-        in_range("body", request.bytes.len(), REQUEST_BYTES_MAX)?;
+        let request_bytes = request.example().len();
+        in_range("body", request_bytes, REQUEST_BYTES_MAX)?;
         let pipeline = if self.no_keepalive { 1 } else { self.pipeline };
-        if request.bytes.len() * pipeline * self.connections > BUFFERS_BYTES_MAX {
-            return Err(OptionsError::Memory { bytes: request.bytes.len(), connections: self.connections });
+        if request_bytes * pipeline * self.connections > BUFFERS_BYTES_MAX {
+            return Err(OptionsError::Memory { bytes: request_bytes, connections: self.connections });
         }
         let expected = self.expect_body.as_deref().map(text_or_file).transpose()?;
         let drive = match &self.rate {
             None => Loop::Closed,
             Some(text) => {
                 let ramp = self.warm_up + self.duration;
-                Loop::Open { rate: rate(text, ramp)?, arrivals: self.arrivals, seed: self.seed }
+                Loop::Open { rate: rate(text, ramp)?, arrivals: self.arrivals }
             }
         };
         Ok(Plan {
@@ -424,6 +441,7 @@ impl RunFlags {
             connections: self.connections,
             cores: cores(self.cores.as_deref(), self.threads)?,
             drive,
+            seed: self.seed,
             extent: self.requests.map_or(Extent::Time(self.duration), Extent::Count),
             warm_up: self.warm_up,
             timeout: self.timeout.max(Duration::from_millis(1)),
@@ -451,8 +469,8 @@ mod tests {
         Cli::command().debug_assert();
         let plan = plan(&["-c", "4", "--rate", "100..200", "-d", "2s", "-b", "x"]).unwrap();
         let rate = Rate { from: 100.0, to: 200.0, ramp: Duration::from_secs(3) };
-        assert_eq!(plan.drive, Loop::Open { rate, arrivals: Arrivals::Constant, seed: 1 });
-        assert!(plan.request.bytes.starts_with(b"POST / "), "a body makes it a POST");
+        assert_eq!(plan.drive, Loop::Open { rate, arrivals: Arrivals::Constant });
+        assert!(plan.request.example().starts_with(b"POST / "), "a body makes it a POST");
         assert_eq!((plan.connections, plan.extent), (4, Extent::Time(Duration::from_secs(2))));
     }
 

@@ -15,7 +15,7 @@ pub enum Loop {
     /// The next request goes out when an answer came.
     Closed,
     /// Requests go out when they are due.
-    Open { rate: Rate, arrivals: Arrivals, seed: u64 },
+    Open { rate: Rate, arrivals: Arrivals },
 }
 
 /// When a run is over.
@@ -39,6 +39,8 @@ pub struct Plan {
     /// Core of each thread.
     pub cores: Vec<u16>,
     pub drive: Loop,
+    /// Of the schedule and of the requests' random choices.
+    pub seed: u64,
     pub extent: Extent,
     pub warm_up: Duration,
     pub timeout: Duration,

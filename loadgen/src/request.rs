@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::response::{Answer, BodyAllowed};
 use crate::target::Target;
+use crate::template::{Source, Template, TemplateError, push_number};
 
 /// What can be wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +17,8 @@ pub enum RequestError {
     Header(String),
     #[error("the header {0} is written by loadgen itself: leave it out")]
     Framing(String),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     #[error("the status {0:?} is neither a number from 200 to 599 nor a class like 2xx")]
     Status(String),
 }
@@ -35,13 +38,42 @@ pub struct RequestParts {
     pub headers: Vec<String>,
     pub body: Vec<u8>,
     pub keep_alive: KeepAlive,
+    pub placeholders: Placeholders,
+}
+
+/// Whether `{{...}}` in path, headers and body stands for numbers (see [`crate::template`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placeholders {
+    Replaced,
+    Kept,
 }
 
 /// A request, ready to be sent.
 #[derive(Debug, Clone)]
 pub struct Request {
-    pub bytes: Arc<[u8]>,
+    form: Form,
     pub answer_body: BodyAllowed,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// The same bytes every time.
+    Fixed(Arc<[u8]>),
+    Varied(Arc<Varied>),
+}
+
+#[derive(Debug)]
+struct Varied {
+    head: Template,
+    body: Template,
+    length: Length,
+}
+
+/// Whether a request tells its body's length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Told,
+    Untold,
 }
 
 impl Request {
@@ -68,14 +100,76 @@ impl Request {
             head.push_str("Connection: close\r\n");
         }
         // RFC 9110 section 8.6: a method that expects content says so even when there is none.
-        if !parts.body.is_empty() || matches!(method.as_str(), "POST" | "PUT" | "PATCH") {
-            head.push_str(&format!("Content-Length: {}\r\n", parts.body.len()));
-        }
-        head.push_str("\r\n");
-        let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(&parts.body);
+        let expects_content = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
+        let length = if parts.body.is_empty() && !expects_content { Length::Untold } else { Length::Told };
         let answer_body = if method == "HEAD" { BodyAllowed::No } else { BodyAllowed::Yes };
-        Ok(Self { bytes: bytes.into(), answer_body })
+        if parts.placeholders == Placeholders::Replaced {
+            let (head, body) = (Template::parse(head.as_bytes())?, Template::parse(&parts.body)?);
+            if !head.is_fixed() || !body.is_fixed() {
+                return Ok(Self { form: Form::Varied(Arc::new(Varied { head, body, length })), answer_body });
+            }
+        }
+        let mut bytes = head.into_bytes();
+        end_head(&mut bytes, length, parts.body.len());
+        bytes.extend_from_slice(&parts.body);
+        Ok(Self { form: Form::Fixed(bytes.into()), answer_body })
+    }
+
+    /// One of the requests.
+    pub fn example(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        RequestWriter::new(self.clone(), Source::new(0, 0, 1)).fill(&mut bytes, 1, 1);
+        bytes
+    }
+}
+
+fn end_head(out: &mut Vec<u8>, length: Length, body_bytes: usize) {
+    if length == Length::Told {
+        out.extend_from_slice(b"Content-Length: ");
+        push_number(out, body_bytes as u64);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes one thread's requests.
+#[derive(Debug)]
+pub struct RequestWriter {
+    request: Request,
+    source: Source,
+    body: Vec<u8>,
+}
+
+impl RequestWriter {
+    /// A writer whose numbers come from `source`.
+    pub fn new(request: Request, source: Source) -> Self {
+        Self { request, source, body: Vec::new() }
+    }
+
+    /// Puts `count` requests into a connection's buffer and says from where on they are to be sent. `most` is the
+    /// largest count that this buffer will ever see; what it holds is kept where it can be used again.
+    pub fn fill(&mut self, buffer: &mut Vec<u8>, count: usize, most: usize) -> usize {
+        assert!(count <= most);
+        match &self.request.form {
+            Form::Fixed(bytes) => {
+                if buffer.is_empty() {
+                    *buffer = bytes.repeat(most);
+                }
+                // It holds as many as fit the pipeline; the last ones of them are as good as any.
+                buffer.len() - count * bytes.len()
+            }
+            Form::Varied(varied) => {
+                buffer.clear();
+                for _ in 0..count {
+                    self.body.clear();
+                    varied.body.write(&mut self.source, &mut self.body);
+                    varied.head.write(&mut self.source, buffer);
+                    end_head(buffer, varied.length, self.body.len());
+                    buffer.extend_from_slice(&self.body);
+                }
+                0
+            }
+        }
     }
 }
 
@@ -170,7 +264,7 @@ mod tests {
 
     fn build(parts: &RequestParts) -> Result<String, RequestError> {
         let target = Target::parse("http://127.0.0.1:8080/p?q").unwrap();
-        Request::build(&target, parts).map(|it| String::from_utf8(it.bytes.to_vec()).unwrap())
+        Request::build(&target, parts).map(|it| String::from_utf8(it.example()).unwrap())
     }
 
     fn parts() -> RequestParts {
@@ -179,6 +273,7 @@ mod tests {
             headers: Vec::new(),
             body: Vec::new(),
             keep_alive: KeepAlive::On,
+            placeholders: Placeholders::Kept,
         }
     }
 
@@ -190,9 +285,53 @@ mod tests {
             headers: vec!["Host: other".into(), "X-A:  1 ".into()],
             body: b"hello".to_vec(),
             keep_alive: KeepAlive::Off,
+            placeholders: Placeholders::Kept,
         };
         let wanted = "POST /p?q HTTP/1.1\r\nHost: other\r\nX-A: 1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(build(&post).unwrap(), wanted);
+    }
+
+    #[test]
+    fn varied_requests_tell_their_own_length() {
+        let target = Target::parse("http://127.0.0.1:8080/f{{counter}}").unwrap();
+        let varied = RequestParts {
+            method: "POST".into(),
+            headers: vec!["X-N: {{counter}}".into()],
+            body: b"{{counter}}{{counter}}{\"a\":{}}".to_vec(),
+            keep_alive: KeepAlive::On,
+            placeholders: Placeholders::Replaced,
+        };
+        let request = Request::build(&target, &varied).unwrap();
+        let mut writer = RequestWriter::new(request, Source::new(1, 0, 1));
+        let mut buffer = Vec::new();
+        // The body comes first.
+        let request = |path: u64, number: u64, body: &str| {
+            let length = body.len();
+            format!(
+                "POST /f{path} HTTP/1.1\r\nX-N: {number}\r\nHost: 127.0.0.1:8080\r\nContent-Length: {length}\r\n\r\n{body}"
+            )
+        };
+        assert_eq!(writer.fill(&mut buffer, 2, 3), 0);
+        let wanted = request(2, 3, "01{\"a\":{}}") + &request(6, 7, "45{\"a\":{}}");
+        assert_eq!(String::from_utf8(buffer.clone()).unwrap(), wanted);
+        assert_eq!(writer.fill(&mut buffer, 1, 3), 0);
+        assert_eq!(String::from_utf8(buffer).unwrap(), request(10, 11, "89{\"a\":{}}"));
+        let kept = RequestParts { placeholders: Placeholders::Kept, ..varied };
+        let text = String::from_utf8(Request::build(&target, &kept).unwrap().example()).unwrap();
+        assert!(text.starts_with("POST /f{{counter}} "), "{text}");
+    }
+
+    #[test]
+    fn fixed_requests_fill_a_buffer_once() {
+        let target = Target::parse("http://127.0.0.1:8080/").unwrap();
+        let request = Request::build(&target, &parts()).unwrap();
+        let one = request.example();
+        let mut writer = RequestWriter::new(request, Source::new(1, 0, 1));
+        let mut buffer = Vec::new();
+        let from = writer.fill(&mut buffer, 2, 3);
+        assert_eq!(buffer[from..], one.repeat(2));
+        let from = writer.fill(&mut buffer, 3, 3);
+        assert_eq!((from, buffer), (0, one.repeat(3)));
     }
 
     #[test]

@@ -85,13 +85,14 @@ pub struct Latency {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     pub target: String,
+    /// Of one of them, where they differ.
     pub request_bytes: usize,
     /// `closed` or `open`.
     pub r#loop: String,
     /// Requests per second asked for, at the start and at the end of a ramp.
     pub rate_asked: Option<(f64, f64)>,
     pub arrivals: Option<String>,
-    pub seed: Option<u64>,
+    pub seed: u64,
     pub connections: usize,
     pub pipeline: usize,
     pub keep_alive: bool,
@@ -249,19 +250,19 @@ impl RunResult {
 
 impl Setting {
     fn of(plan: &Plan) -> Self {
-        let (rate_asked, arrivals, seed) = match plan.drive {
-            Loop::Closed => (None, None, None),
-            Loop::Open { rate, arrivals, seed } => {
-                (Some((rate.from, rate.to)), Some(format!("{arrivals:?}").to_lowercase()), Some(seed))
+        let (rate_asked, arrivals) = match plan.drive {
+            Loop::Closed => (None, None),
+            Loop::Open { rate, arrivals } => {
+                (Some((rate.from, rate.to)), Some(format!("{arrivals:?}").to_lowercase()))
             }
         };
         Self {
             target: format!("{} {}", plan.target.address, plan.target.path),
-            request_bytes: plan.request.bytes.len(),
+            request_bytes: plan.request.example().len(),
             r#loop: if plan.drive == Loop::Closed { "closed" } else { "open" }.to_owned(),
             rate_asked,
             arrivals,
-            seed,
+            seed: plan.seed,
             connections: plan.connections,
             pipeline: plan.pipeline,
             keep_alive: plan.keep_alive == KeepAlive::On,

@@ -73,8 +73,7 @@ pub fn sweep(args: &SweepArgs, say: &mut dyn FnMut(&Point)) -> anyhow::Result<Sw
     let mut search = Search::new(args.from, args.to);
     let mut points = Vec::new();
     while let Some(rate) = search.next_rate() {
-        let (arrivals, seed) = (args.flags.arrivals, args.flags.seed);
-        plan.drive = Loop::Open { rate: Rate::steady(rate), arrivals, seed };
+        plan.drive = Loop::Open { rate: Rate::steady(rate), arrivals: args.flags.arrivals };
         let (result, _) = judged_run(&plan, &args.flags, args.pid, &mut |_| {})?;
         let point = Point::of(rate, &result, p99_max_us);
         search.note(rate, point.kept);

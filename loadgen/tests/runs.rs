@@ -51,7 +51,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.pidfd.kill().expect("it is our child and runs until now");
+        // Some end by themselves.
+        self.pidfd.kill().ok();
         self.child.wait().expect("it is our child");
     }
 }
@@ -82,6 +83,10 @@ fn counted_requests_all_arrive_and_are_checked() {
             (&["-c", "4", "--no-keepalive"], "a connection each"),
             (&["-c", "4", "-m", "PUT", "-b", "some body", "-H", "X-Test: 1"], "with a body"),
             (&["-c", "4", "-r", "2000"], "open"),
+            (
+                &["-c", "2", "-p", "4", "--template", "-b", "{{zipf:1000}} {{counter}}"],
+                "varied and pipelined",
+            ),
             (&["-c", "2", "-p", "3", "-r", "3000", "--arrivals", "poisson"], "open and pipelined"),
         ] {
             let flags = [flags, &["-n", "1500", "--expect-body", "Hello world!"]].concat();
@@ -172,20 +177,10 @@ fn what_is_not_http_is_counted_and_survived() {
 
 #[test]
 fn a_server_that_goes_away_is_counted_and_not_stormed() {
-    let server = Server::start(&[]);
-    let url = server.url.clone();
-    let mut client = Command::new(LOADGEN)
-        .args(["run", "--json", "-w", "0", "-c", "2", "-r", "1000", "-d", "2s", &url])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // The socket stays in the file system, but nobody accepts: its directory is kept until the run is over.
-    server.pidfd.wait_dead(std::time::Duration::from_millis(700)).unwrap();
-    drop(server);
-    let mut text = String::new();
-    client.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(client.wait().unwrap().code(), Some(3), "{text}");
-    let result: Value = serde_json::from_str(&text).unwrap();
+    // Its socket stays in the file system, but nobody accepts any more.
+    let server = Server::start(&["--end-after", "500"]);
+    let (result, code) = result(&server.url, &["-c", "2", "-r", "1000", "-d", "2s"]);
+    assert_eq!(code, Some(3), "{result}");
     assert_eq!(result["requests"], 2000, "all that was due is accounted for: {result}");
     assert!(failed(&result, "connect") > 0, "{result}");
 }
@@ -194,6 +189,7 @@ fn a_server_that_goes_away_is_counted_and_not_stormed() {
 fn what_cannot_begin_says_what_to_do() {
     for (url, flags, words) in [
         ("unix:/no/such/socket:/", &[][..], "is the server running there?"),
+        ("http://127.0.0.1:1/{{x}}", &["--template"], "is no placeholder"),
         ("https://x/", &[], "https is not spoken here"),
         ("http://127.0.0.1:1/", &["--pid", "4194304"], "there is no process 4194304"),
     ] {
@@ -241,11 +237,15 @@ fn results_are_read_back_as_calibration() {
 }
 
 #[test]
-fn percentile_listings_are_written() {
+fn percentile_listings_and_pages_are_written() {
     let server = Server::start(&[]);
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("latency.hgrm");
-    run(&server.url, &["-n", "2000", "-w", "0", "-r", "5000", "--hgrm", file.to_str().unwrap()]);
+    let (file, page) = (directory.path().join("latency.hgrm"), directory.path().join("page.html"));
+    let (hgrm, html) = (file.to_str().unwrap(), page.to_str().unwrap());
+    run(&server.url, &["-n", "2000", "-w", "0", "-r", "5000", "--hgrm", hgrm, "--html", html]);
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("send lag") && page.contains("2000 succeeded"), "{page}");
+    assert_eq!(page.matches("<svg").count(), 3);
     let text = std::fs::read_to_string(file).unwrap();
     assert!(text.contains("Total count    =         2000"), "{text}");
 }
@@ -302,8 +302,10 @@ fn a_sweep_finds_where_a_server_stops_keeping_up() {
         .output()
         .unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // Twenty connections: 2000 per second can never be passed, whatever else the machine does.
-    let knee = found["knee"].as_f64().unwrap();
-    assert!((600.0..2200.0).contains(&knee), "{found}");
-    assert!(found["points"].as_array().unwrap().len() >= 3);
+    // Twenty connections: 2000 per second can never be passed. A machine that is busy with something else may fail lower.
+    assert!(found["knee"].as_f64().is_none_or(|knee| (600.0..2200.0).contains(&knee)), "{found}");
+    let points = found["points"].as_array().unwrap();
+    let kept = |point: &Value| point["kept"] == "yes";
+    assert!(points.iter().any(|point| !kept(point)), "6000 per second cannot be kept: {found}");
+    assert_eq!(found["knee"].is_null(), !points.iter().any(kept), "{found}");
 }

@@ -45,12 +45,15 @@ pub struct Conduct {
     /// Every n-th request is answered by closing the connection.
     pub close_every: Option<u64>,
     pub seed: u64,
+    /// The server ends with this request, without an answer to it.
+    pub end_after: Option<u64>,
 }
 
 impl Default for Conduct {
     fn default() -> Self {
         let body = b"Hello world!".to_vec();
-        Self { body, delay: Delay::None, wrong_every: None, garbled_every: None, close_every: None, seed: 1 }
+        let (delay, seed, end_after) = (Delay::None, 1, None);
+        Self { body, delay, wrong_every: None, garbled_every: None, close_every: None, seed, end_after }
     }
 }
 
@@ -123,7 +126,7 @@ struct Server {
     held: BinaryHeap<Reverse<(u64, u32, u32, Reply)>>,
 }
 
-/// Answers requests until the process ends.
+/// Answers requests, for ever or until the last one of [`Conduct::end_after`].
 ///
 /// # Errors
 /// There is no ring, or it failed.
@@ -171,6 +174,9 @@ impl Server {
                 self.handle(completion, now_ns);
             }
             self.release(now_ns);
+            if self.conduct.end_after.is_some_and(|last| self.requests >= last) {
+                return Ok(());
+            }
         }
     }
 

@@ -23,8 +23,10 @@ use crate::bounds::{
     SPIN, TICK,
 };
 use crate::plan::{Loop, Plan};
+use crate::request::RequestWriter;
 use crate::schedule::Schedule;
 use crate::tally::{Failure, Tally};
+use crate::template::Source;
 use connection::{Connection, Event, Flight, Listed, Phase, token};
 pub use dial::DialError;
 pub use window::Window;
@@ -118,6 +120,7 @@ struct Worker {
     effort: Effort,
     /// Clock and CPU time of the thread when the measured time began; `None` before and after.
     measuring_since: Option<(u64, u64)>,
+    writer: RequestWriter,
     reports: Sender<Report>,
     happened: Vec<Completion>,
 }
@@ -160,6 +163,8 @@ impl Worker {
             pool.extend(0..u32::try_from(count).expect("bounded far below"));
         }
         let left = plan.requests_of(thread);
+        let source = Source::new(plan.seed, thread, plan.threads());
+        let writer = RequestWriter::new(plan.request.clone(), source);
         let mut worker = Self {
             plan,
             ring,
@@ -178,6 +183,7 @@ impl Worker {
             tally: Box::default(),
             effort: Effort::default(),
             measuring_since: None,
+            writer,
             reports,
             happened: Vec::new(),
         };
@@ -201,8 +207,8 @@ impl Worker {
         self.report(Report::Ready);
         let begin_ns = begin.recv_timeout(SETUP_TIMEOUT).map_err(|_| WorkerError::NeverBegun)?;
         self.window = Window::new(&self.plan, begin_ns);
-        if let Loop::Open { rate, arrivals, seed } = self.plan.drive {
-            let schedule = Schedule::new(rate, arrivals, seed, thread, self.plan.threads());
+        if let Loop::Open { rate, arrivals } = self.plan.drive {
+            let schedule = Schedule::new(rate, arrivals, self.plan.seed, thread, self.plan.threads());
             self.schedule = Some(schedule.peekable());
         }
         let mut now_ns = self.ring.now_ns();

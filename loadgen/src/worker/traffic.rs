@@ -51,14 +51,9 @@ impl Worker {
         let (Some(sock), true) = (connection.sock, connection.owed > 0) else { return };
         // While the kernel has the buffer, the requests wait for its return.
         let Some(mut buffer) = connection.out.take() else { return };
-        let request = &self.plan.request.bytes;
-        if buffer.is_empty() {
-            buffer = request.repeat(self.plan.pipeline);
-        }
         let begin = connection.flights.len() - connection.owed;
         connection.flights.range_mut(begin..).for_each(|flight| flight.sent_ns = now_ns);
-        // The buffer holds as many requests as fit the pipeline; the last ones of them are as good as any.
-        connection.out_from = buffer.len() - connection.owed * request.len();
+        connection.out_from = self.writer.fill(&mut buffer, connection.owed, self.plan.pipeline);
         connection.owed = 0;
         self.ring.send(sock, buffer, connection.out_from, token(index, connection.generation));
     }
