@@ -45,8 +45,9 @@ pub const RECEIVE_BUFFER_BYTES: usize = 8192;
 
 /// A thread looks after time-outs, ends and seconds at least this often.
 pub const TICK: Duration = Duration::from_millis(50);
-/// Before a send that is due this soon the thread does not sleep: a sleep may end late by about this much.
-pub const SPIN: Duration = Duration::from_micros(80);
+/// Before a send that is due this soon, and after a send while an answer is missing, the thread does not sleep: waking up
+/// takes a virtual machine up to about this long, and that must not count as the server's time.
+pub const SPIN: Duration = Duration::from_millis(1);
 /// Threads have opened their connections within this, beside the connect time-out.
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between the last thread's being ready and the first send.

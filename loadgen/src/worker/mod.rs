@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use faaster_sys::ring::{Completion, Group, GroupSize, Ring, RingError, RingRefusal, Uring, UringConfig};
 use rustix::io::Errno;
@@ -89,7 +90,7 @@ impl Effort {
 /// Connections that one round looks through for what is overdue; bounded, so that a round never delays a send by much.
 const SWEEP_MAX: usize = 512;
 
-/// A round of spinning that took this long is a stall.
+/// A round of spinning or a delay in waking up that took this long is a stall.
 const STALL_NS: u64 = 20_000;
 
 /// The most eager nice value.
@@ -109,6 +110,8 @@ struct Worker {
     /// Measured requests that may still be sent, where they are counted.
     left: Option<u64>,
     in_flight: usize,
+    /// When requests were last handed to the kernel.
+    sent_at_ns: u64,
     /// Connections with requests to hand to the kernel.
     to_send: Vec<u32>,
     /// Connections that rest, and until when.
@@ -175,6 +178,7 @@ impl Worker {
             schedule: None,
             left,
             in_flight: 0,
+            sent_at_ns: 0,
             to_send: Vec::with_capacity(count),
             paused: VecDeque::new(),
             swept: 0,
@@ -362,10 +366,22 @@ impl Worker {
         } else if let Some(due_ns) = self.next_due() {
             until_ns = until_ns.min(due_ns);
         }
-        if self.schedule.is_none() || until_ns > now_ns + nanoseconds(SPIN) {
-            let early_ns = if self.schedule.is_some() { nanoseconds(SPIN) } else { 0 };
-            let wait = std::time::Duration::from_nanos(until_ns.saturating_sub(now_ns + early_ns));
+        if self.schedule.is_none() {
+            let wait = Duration::from_nanos(until_ns.saturating_sub(now_ns));
             return self.ring.wait(Some(wait), &mut self.happened);
+        }
+        let spin_ns = nanoseconds(SPIN);
+        let answers_until_ns = if self.in_flight > 0 { self.sent_at_ns + spin_ns } else { 0 };
+        if until_ns > now_ns + spin_ns && now_ns >= answers_until_ns {
+            let wake_ns = until_ns - spin_ns;
+            self.ring.wait(Some(Duration::from_nanos(wake_ns - now_ns)), &mut self.happened)?;
+            if self.happened.is_empty() {
+                self.note_stall(self.ring.now_ns().saturating_sub(wake_ns));
+            }
+            return Ok(());
+        }
+        if now_ns < answers_until_ns {
+            until_ns = until_ns.min(answers_until_ns);
         }
         self.ring.poll(&mut self.happened)?;
         let begun_ns = self.ring.now_ns();
@@ -382,12 +398,12 @@ impl Worker {
         Ok(())
     }
 
-    /// A round of spinning takes well under a microsecond: if it took long, the thread was not let run, by another
-    /// process, an interrupt or the hypervisor.
-    fn note_stall(&mut self, round_ns: u64) {
-        if round_ns >= STALL_NS && self.measuring_since.is_some() {
-            self.effort.stalled_ns += round_ns;
-            self.effort.stall_ns_max = self.effort.stall_ns_max.max(round_ns);
+    /// A round of spinning takes well under a microsecond, and a sleep ends when it should: if either took this much
+    /// longer, the thread was not let run, by another process, an interrupt or the hypervisor.
+    fn note_stall(&mut self, late_ns: u64) {
+        if late_ns >= STALL_NS && self.measuring_since.is_some() {
+            self.effort.stalled_ns += late_ns;
+            self.effort.stall_ns_max = self.effort.stall_ns_max.max(late_ns);
         }
     }
 

@@ -38,6 +38,9 @@ fn failure_of(errno: Errno, received_bytes: u64) -> Failure {
 impl Worker {
     /// Hands owed requests to the kernel.
     pub(super) fn flush(&mut self, now_ns: u64) {
+        if !self.to_send.is_empty() {
+            self.sent_at_ns = now_ns;
+        }
         let mut to_send = std::mem::take(&mut self.to_send);
         for index in to_send.drain(..) {
             self.connections[index as usize].listed = Listed::No;
