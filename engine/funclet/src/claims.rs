@@ -135,11 +135,6 @@ impl WaitingRoom {
         self.for_container[runtime].len()
     }
 
-    /// How many wait for a container of any runtime.
-    pub(crate) fn count_for_containers(&self) -> usize {
-        self.for_container.iter().map(VecDeque::len).sum()
-    }
-
     /// What all that wait for memory want together, MiB.
     pub(crate) fn memory_wanted_mb(&self) -> u32 {
         let sum: u64 = self.for_memory.iter().map(|waiting| u64::from(waiting.claim.memory_mb)).sum();

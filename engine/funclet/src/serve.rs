@@ -15,7 +15,7 @@ use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
 use crate::notice::notice;
-use crate::pool::{self, Pool};
+use crate::pool;
 use crate::slots::Ending;
 use crate::timers::Nanos;
 
@@ -116,35 +116,55 @@ impl Funclet {
         }
         waiting.timer = Some(self.claim_timer(&waiting));
         self.waiting.push_for_memory(waiting);
-        self.announce_shortage();
+        self.look_for_room();
     }
 
-    /// Says again that claims wait for what idle instances have, for as long as any does.
+    /// Looks again for what claims wait for, for as long as any does.
     pub(crate) fn remind_of_shortage(&mut self) {
         self.shortage = Shortage::Over;
-        if self.waiting.first_for_memory().is_some() || self.slots_missing() > 0 {
-            self.announce_shortage();
+        self.look_for_room();
+    }
+
+    /// Ends a cold container of another runtime where a claim lacks a slot, and asks the engine to end idle instances for
+    /// the rest: for memory, and for slots, of which each has the least memory at least.
+    fn look_for_room(&mut self) {
+        let missing = self.slots_missing();
+        if missing == 0 && self.waiting.first_for_memory().is_none() {
+            return;
         }
-    }
-
-    /// Claims that wait for a container beyond those that are coming.
-    fn slots_missing(&self) -> usize {
-        let creating: usize = self.pools.iter().map(Pool::creating_count).sum();
-        let coming = creating + self.slots.free_count() + self.slots.all_removing().count();
-        self.waiting.count_for_containers().saturating_sub(coming)
-    }
-
-    /// Asks the engine to end idle instances: their memory, and their slots, of which each has the least memory at least.
-    fn announce_shortage(&mut self) {
-        let slots_mb = u32::try_from(self.slots_missing()).unwrap_or(u32::MAX).saturating_mul(MEMORY_MB_MIN);
-        let event = Event::Shortage { memory_mb: self.waiting.memory_wanted_mb().saturating_add(slots_mb) };
-        for channel in self.channels.ids() {
-            self.tell(channel, &event);
+        let left = missing - usize::from(missing > 0 && self.evict_for_waiting());
+        let slots_mb = u32::try_from(left).unwrap_or(u32::MAX).saturating_mul(MEMORY_MB_MIN);
+        let memory_mb = self.waiting.memory_wanted_mb().saturating_add(slots_mb);
+        if memory_mb > 0 {
+            for channel in self.channels.ids() {
+                self.tell(channel, &Event::Shortage { memory_mb });
+            }
         }
         if self.shortage == Shortage::Over {
             self.shortage = Shortage::Reminded;
             self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
         }
+    }
+
+    /// Claims of a runtime beyond the containers that are being made for it.
+    fn unserved(&self, runtime: usize) -> usize {
+        self.waiting.count_for_container(runtime).saturating_sub(self.pools[runtime].creating_count())
+    }
+
+    /// Claims that wait for a container and for which no slot is coming.
+    fn slots_missing(&self) -> usize {
+        let unserved: usize = (0..self.pools.len()).map(|runtime| self.unserved(runtime)).sum();
+        unserved.saturating_sub(self.slots.free_count() + self.slots.all_removing().count())
+    }
+
+    /// Whether a cold container could be ended for a claim that lacks a slot.
+    fn evict_for_waiting(&mut self) -> bool {
+        let runtime = (0..self.pools.len()).find(|runtime| self.unserved(*runtime) > 0);
+        let Some((id, generation)) = runtime.and_then(|wanted| pool::to_evict(&self.pools, wanted)) else {
+            return false;
+        };
+        self.end(id, generation, Ending::Evicted);
+        true
     }
 
     fn claim_timer(&mut self, waiting: &Waiting) -> crate::timers::TimerId {
@@ -175,31 +195,12 @@ impl Funclet {
         if waiting.timer.is_none() {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
-        let room = self.can_make_room(runtime);
         self.waiting.push_for_container(waiting);
-        if !room {
-            // Every slot is an instance's: the claim waits for one to end, idle ones first.
-            self.announce_shortage();
+        if self.slots_missing() > 0 {
+            // Every slot is taken: the claim waits for one to end, cold ones and idle ones first.
+            self.look_for_room();
         }
         Ok(())
-    }
-
-    /// Whether a container for one more claim of this runtime can come into being; ends a cold one of another runtime
-    /// where that is what it takes.
-    fn can_make_room(&mut self, runtime: usize) -> bool {
-        let pool = &self.pools[runtime];
-        let in_the_making =
-            pool.creating_count() + self.slots.free_count() + self.slots.all_removing().count();
-        if in_the_making > self.waiting.count_for_container(runtime) {
-            return true;
-        }
-        match pool::to_evict(&self.pools, runtime) {
-            Some((id, generation)) => {
-                self.end(id, generation, Ending::Evicted);
-                true
-            }
-            None => false,
-        }
     }
 
     /// Hands a cold container to a claim; a claim that fails is refused here.

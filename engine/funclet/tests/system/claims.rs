@@ -196,6 +196,22 @@ fn a_claim_waits_for_a_slot_and_a_foreign_pool_makes_room() {
 }
 
 #[test]
+fn a_claim_gets_the_slot_of_a_container_that_was_being_made_for_another_runtime() {
+    if !can_run() {
+        return;
+    }
+    // The only slot is taken by a container that boots, so there is nothing to end yet when the claim comes.
+    for _ in 0..3 {
+        let mut node = Node::start(Options { slots_max: 1, ..Options::default() });
+        let code = node.code(1, &[]);
+        eventually("a container is on its way", || !node.processes().is_empty());
+        node.engine.claim(1, code);
+        assert_eq!(node.stop(), 0);
+        node.assert_nothing_left();
+    }
+}
+
+#[test]
 fn placement_covers_every_thread() {
     if !can_run() {
         return;
