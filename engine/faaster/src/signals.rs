@@ -8,6 +8,14 @@ use std::os::unix::net::UnixStream;
 
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 
+/// Gets a byte for each signal that arrives; reading it does not block.
+fn arrivals_of(signal: i32) -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(signal, writer)?;
+    Ok(reader)
+}
+
 /// Deaths of children arrive here, adopted ones' too.
 #[derive(Debug)]
 pub(crate) struct Deaths(UnixStream);
@@ -16,10 +24,7 @@ impl Deaths {
     /// # Errors
     /// What the kernel refused.
     pub(crate) fn catch() -> io::Result<Self> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGCHLD, writer)?;
-        Ok(Self(reader))
+        arrivals_of(SIGCHLD).map(Self)
     }
 
     /// Readable after a death.
@@ -50,11 +55,8 @@ impl Signals {
     pub(crate) fn catch() -> io::Result<Self> {
         let mut streams = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let (reader, writer) = UnixStream::pair()?;
-            reader.set_nonblocking(true)?;
-            signal_hook::low_level::pipe::register(signal, writer)?;
             let number = u8::try_from(signal).expect("signal numbers are below 65");
-            streams.push((StopSignal(number), reader));
+            streams.push((StopSignal(number), arrivals_of(signal)?));
         }
         Ok(Self { streams })
     }
