@@ -42,6 +42,8 @@ pub const RING_COMPLETIONS: u32 = 16_384;
 pub const RECEIVE_BUFFERS: u16 = 1024;
 /// Bytes of one of them.
 pub const RECEIVE_BUFFER_BYTES: usize = 8192;
+/// Connections that the null server has open at once.
+pub const NULL_SERVER_CONNECTIONS_MAX: u32 = 16_384;
 
 /// A thread looks after time-outs, ends and seconds at least this often.
 pub const TICK: Duration = Duration::from_millis(50);

@@ -29,6 +29,7 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod result;
+pub mod ring;
 pub mod run;
 pub mod schedule;
 pub mod selftest;

@@ -12,13 +12,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use faaster_sys::ring::{
-    Armed, Completion, Group, GroupSize, Received, Ring, RingError, RingRefusal, Sock, Token, Uring,
-    UringConfig,
-};
+use faaster_sys::ring::{Armed, Completion, Group, Received, Ring, RingError, Sock, Token, Uring};
 use rustix::io::Errno;
 
-use crate::bounds::{RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RING_COMPLETIONS, RING_ENTRIES, SPIN};
+use crate::bounds::{NULL_SERVER_CONNECTIONS_MAX, SPIN};
+use crate::ring::{NoRing, ring_of_this_thread};
 use crate::schedule::Dice;
 use inbox::Inbox;
 
@@ -64,8 +62,8 @@ pub enum ServeError {
     Address(String),
     #[error("cannot listen on {address}")]
     Listen { address: String, source: std::io::Error },
-    #[error("cannot make a ring")]
-    Ring(#[source] RingRefusal),
+    #[error(transparent)]
+    Ring(#[from] NoRing),
     #[error("the ring failed")]
     Loop(#[from] RingError),
 }
@@ -131,15 +129,7 @@ struct Server {
 /// # Errors
 /// There is no ring, or it failed.
 pub fn serve(listener: OwnedFd, conduct: Conduct) -> Result<(), ServeError> {
-    let mut ring = Uring::prepare(&UringConfig {
-        entries: RING_ENTRIES,
-        completions: RING_COMPLETIONS,
-        client_buffers: GroupSize { count: RECEIVE_BUFFERS, bytes: RECEIVE_BUFFER_BYTES },
-        instance_buffers: GroupSize { count: 1, bytes: 1 },
-        direct_descriptors: 16_384,
-    })
-    .map_err(ServeError::Ring)?;
-    ring.enable()?;
+    let mut ring = ring_of_this_thread(NULL_SERVER_CONNECTIONS_MAX)?;
     let listener = ring.adopt(listener);
     let answer = |status: &str, body: &[u8]| {
         let mut answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();

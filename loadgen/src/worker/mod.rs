@@ -15,16 +15,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use faaster_sys::ring::{Completion, Group, GroupSize, Ring, RingError, RingRefusal, Uring, UringConfig};
+use faaster_sys::ring::{Completion, Group, Ring, RingError, Uring};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
-use crate::bounds::{
-    RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RECONNECT_PAUSE, RING_COMPLETIONS, RING_ENTRIES, SETUP_TIMEOUT,
-    SPIN, TICK,
-};
+use crate::bounds::{RECONNECT_PAUSE, RING_COMPLETIONS, SETUP_TIMEOUT, SPIN, TICK};
 use crate::plan::{Loop, Plan};
 use crate::request::RequestWriter;
+use crate::ring::{NoRing, ring_of_this_thread};
 use crate::schedule::Schedule;
 use crate::tally::{Failure, Tally};
 use crate::template::Source;
@@ -38,8 +36,8 @@ use window::nanoseconds;
 pub enum WorkerError {
     #[error("cannot use core {core}: name others with --cores")]
     Pin { core: u16, source: Errno },
-    #[error("cannot make a ring")]
-    Ring(#[source] RingRefusal),
+    #[error(transparent)]
+    Ring(#[from] NoRing),
     #[error("the ring failed")]
     Loop(#[from] RingError),
     #[error(transparent)]
@@ -149,15 +147,7 @@ impl Worker {
         faaster_sys::affinity::pin_to(core).map_err(|source| WorkerError::Pin { core, source })?;
         // Ahead of others on its core where that is allowed: what runs there instead makes sends late.
         faaster_sys::affinity::set_nice(EAGER).ok();
-        let mut ring = Uring::prepare(&UringConfig {
-            entries: RING_ENTRIES,
-            completions: RING_COMPLETIONS,
-            client_buffers: GroupSize { count: RECEIVE_BUFFERS, bytes: RECEIVE_BUFFER_BYTES },
-            instance_buffers: GroupSize { count: 1, bytes: 1 },
-            direct_descriptors: 1,
-        })
-        .map_err(WorkerError::Ring)?;
-        ring.enable()?;
+        let ring = ring_of_this_thread(1)?;
         let count = plan.connections_of(thread);
         let new = || Connection::new(plan.pipeline, plan.request.answer_body);
         let connections: Vec<Connection> = std::iter::repeat_with(new).take(count).collect();
