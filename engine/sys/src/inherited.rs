@@ -35,11 +35,30 @@ pub fn take(number: RawFd) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::IntoRawFd;
 
+    const ALONE: &str = "FAASTER_TEST_ALONE";
+
+    /// The other tests of this process open descriptors under any number, so numbers can be counted on only in a
+    /// process that runs nothing else.
     #[test]
-    fn bad_numbers_are_refused() {
-        assert_eq!(take(0).unwrap_err(), Errno::INVAL);
-        assert_eq!(take(64).unwrap_err(), Errno::INVAL);
+    fn a_descriptor_is_taken_once_and_others_are_refused() {
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            alone.args(["--exact", "inherited::tests::a_descriptor_is_taken_once_and_others_are_refused"]);
+            let outcome = alone.args(["--test-threads", "1"]).env(ALONE, "1").output().unwrap();
+            assert!(outcome.status.success(), "{}", String::from_utf8_lossy(&outcome.stdout));
+            assert!(String::from_utf8_lossy(&outcome.stdout).contains("1 passed"));
+            return;
+        }
+        for number in [i32::MIN, -1, 0, 2, 64] {
+            assert_eq!(take(number).unwrap_err(), Errno::INVAL, "{number}");
+        }
         assert_eq!(take(63).unwrap_err(), Errno::BADF);
+        let left_by_the_parent = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 40).unwrap().into_raw_fd();
+        let taken = take(left_by_the_parent).unwrap();
+        assert_eq!(take(left_by_the_parent).unwrap_err(), Errno::BUSY);
+        drop(taken);
+        assert_eq!(take(left_by_the_parent).unwrap_err(), Errno::BADF);
     }
 }
