@@ -8,6 +8,7 @@
 //! root, which is outside of every container's user range: that is what stops writes for good.
 
 mod etc;
+pub(crate) mod proc;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +18,8 @@ use faaster_sys::mount::{self, Depth, Tmpfs};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
+
+use proc::{ProcMask, ProcMount};
 
 /// The common tree, in the funclet's namespace.
 pub(crate) const ROOT: &CStr = c"/root";
@@ -78,17 +81,9 @@ pub(crate) struct Rootfs {
     /// `/runtimes/<n>` for each runtime.
     pub runtime_paths: Vec<std::ffi::CString>,
     pub proc_mount: ProcMount,
+    pub proc_masks: Vec<ProcMask>,
     /// `/code`.
     pub code_dir: OwnedFd,
-}
-
-/// How a container gets its /proc.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProcMount {
-    /// It mounts it itself.
-    Inside,
-    /// The host's /proc is masked (Docker), which forbids that; a helper outside of its user namespace does it.
-    ByHelper,
 }
 
 /// Moves the calling thread into a mount namespace of its own and assembles everything there. `run_dir` serves as mount
@@ -104,7 +99,8 @@ pub(crate) fn assemble(
     mount::unshare_mounts().map_err(RootfsError::Unshare)?;
     let own_namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
     let proc_mount =
-        proc_mount_of(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default());
+        ProcMount::of(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default());
+    let proc_masks = proc::masks(Path::new("/proc"));
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
@@ -130,7 +126,7 @@ pub(crate) fn assemble(
         runtime_paths.push(std::ffi::CString::new(format!("/{name}")).expect("digits hold no zero byte"));
     }
     pivot(&stage_root).map_err(RootfsError::Pivot)?;
-    Ok(Rootfs { own_namespace, runtime_paths, proc_mount, code_dir })
+    Ok(Rootfs { own_namespace, runtime_paths, proc_mount, proc_masks, code_dir })
 }
 
 fn pivot(root: &OwnedFd) -> Result<(), Errno> {
@@ -258,24 +254,4 @@ fn make_dir(root: impl AsFd, name: &str) -> Result<(), RootfsError> {
 fn make_link(root: impl AsFd, target: impl rustix::path::Arg, name: &str) -> Result<(), RootfsError> {
     rustix::fs::symlinkat(target, root, name)
         .map_err(|source| RootfsError::Make { path: name.to_owned(), source })
-}
-
-/// Whether anything is mounted over a part of /proc: then the kernel lets no lesser user namespace mount another.
-fn proc_mount_of(mountinfo: &str) -> ProcMount {
-    let covered =
-        mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|path| path.starts_with("/proc/"));
-    if covered { ProcMount::ByHelper } else { ProcMount::Inside }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_masked_proc_is_seen() {
-        let plain = "22 27 0:21 / /proc rw - proc proc rw\n23 27 0:22 / /sys rw - sysfs sysfs rw\n";
-        assert_eq!(proc_mount_of(plain), ProcMount::Inside);
-        let docker = "22 27 0:21 / /proc rw - proc proc rw\n29 22 0:9 / /proc/kcore rw - tmpfs tmpfs rw\n";
-        assert_eq!(proc_mount_of(docker), ProcMount::ByHelper);
-    }
 }
