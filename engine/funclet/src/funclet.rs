@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
-use crate::channel::{ChannelId, Channels, Noted, Sent};
+use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
 use crate::ledger::Ledger;
@@ -83,11 +83,13 @@ struct Stopping {
     reason: ExitReason,
 }
 
-/// Claims counted since the start.
+/// What engines have asked since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) claims: u64,
     pub(crate) refused: u64,
+    /// Requests about a container that is not there any more, or is another engine's.
+    pub(crate) ignored: u64,
 }
 
 /// See the module.
@@ -277,6 +279,7 @@ impl Funclet {
 
     fn has_work(&self, now: Nanos) -> bool {
         self.memory_returned
+            || !self.descriptions.is_empty()
             || !self.is_migrating(now) && (self.removal_due || self.next_birth(now).is_some())
     }
 
@@ -298,7 +301,8 @@ impl Funclet {
             Ok(received) if received.bytes == 0 => self.stop(ExitReason::SupervisorGone, ORPHAN_GRACE),
             Ok(received) => match LinkMessage::decode(&bytes[..received.bytes]) {
                 Ok(LinkMessage::Channels { .. }) => {
-                    received.fds.into_iter().for_each(|fd| self.add_channel(fd))
+                    let engine = self.channels.next_engine();
+                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd))
                 }
                 Ok(LinkMessage::Stop { grace_ms }) => {
                     self.stop(ExitReason::Stopped, Duration::from_millis(u64::from(grace_ms)));
@@ -312,8 +316,8 @@ impl Funclet {
         }
     }
 
-    fn add_channel(&mut self, socket: OwnedFd) {
-        let Some(id) = self.channels.add(socket) else {
+    fn add_channel(&mut self, engine: EngineId, socket: OwnedFd) {
+        let Some(id) = self.channels.add(engine, socket) else {
             notice(&self.config, "more engine channels than a funclet takes; one is closed");
             return;
         };

@@ -77,14 +77,29 @@ impl Funclet {
                 }
             }
             Request::Kill { slot, generation } => {
-                if self.slots.live(slot, generation).is_some_and(|container| container.lease.is_some()) {
+                if self.has_leased(channel, slot, generation) {
                     self.end(slot, generation, Ending::Wanted);
+                } else {
+                    self.counters.ignored += 1;
                 }
             }
-            Request::Place { slot, generation, placement } => self.place(slot, generation, placement),
+            Request::Place { slot, generation, placement } => {
+                let core_is_ours = claims::is_placement_ours(placement, &self.config.all_cores);
+                if core_is_ours && self.has_leased(channel, slot, generation) {
+                    self.place(slot, generation, placement);
+                } else {
+                    self.counters.ignored += 1;
+                }
+            }
             Request::Describe => self.describe(channel),
         }
         Ok(())
+    }
+
+    /// Whether a container is in this life of its slot, and claimed by the engine behind the channel.
+    fn has_leased(&self, channel: ChannelId, slot: SlotId, generation: Generation) -> bool {
+        let lease = self.slots.peek(slot, generation).and_then(|container| container.lease);
+        lease.is_some_and(|lease| self.channels.are_of_one_engine(channel, lease.channel))
     }
 
     fn on_claim(&mut self, channel: ChannelId, claim: Claim) -> Result<(), FuncletError> {
@@ -334,6 +349,7 @@ impl Funclet {
             slots_quarantined: count(self.slots.quarantined_count()),
             claims_total: self.counters.claims,
             claims_refused_total: self.counters.refused,
+            requests_ignored_total: self.counters.ignored,
         }
     }
 }
