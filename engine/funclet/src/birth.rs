@@ -25,7 +25,7 @@ use rustix::pipe::PipeFlags;
 use crate::cgroup::{Backend, CgroupError, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
 use crate::rootfs::proc::{ProcMask, ProcMount};
-use crate::rootfs::{NEW, ROOT, Rootfs};
+use crate::rootfs::{NEW, Rootfs};
 
 /// Name of the machine that a function sees.
 const HOSTNAME: &[u8] = b"function";
@@ -200,7 +200,7 @@ impl Nursery {
             Step::DieWithParent(parent),
             Step::NewCgroupNamespace,
             Step::LoopbackUp,
-            Step::AttachCopy { from: ROOT, to: NEW },
+            Step::AttachCopy { from: &rootfs.roots[order.runtime], to: NEW },
             Step::AttachCopy { from: &rootfs.runtime_paths[order.runtime], to: NEW_RUNTIME },
             Step::AttachTree { tree: tmp.as_fd(), to: NEW_TMP },
             proc,

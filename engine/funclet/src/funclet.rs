@@ -153,10 +153,10 @@ impl Funclet {
         sweep::clear(&config.cgroup_name())?;
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
-        let folders: Vec<&std::path::Path> = config.runtimes.iter().map(|r| r.folder.as_path()).collect();
-        let rootfs = rootfs::assemble(&config.run_dir, &config.code_dir, &folders).inspect_err(|_| {
-            cgroups.remove_top().ok();
-        })?;
+        let rootfs =
+            rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes).inspect_err(|_| {
+                cgroups.remove_top().ok();
+            })?;
         rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;

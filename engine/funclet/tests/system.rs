@@ -19,6 +19,8 @@ mod hostile_engine;
 mod leftovers;
 #[path = "system/programs.rs"]
 mod programs;
+#[path = "system/roots.rs"]
+mod roots;
 #[path = "system/times.rs"]
 mod times;
 

@@ -118,12 +118,25 @@ impl Store {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(io(&path)(errno)),
         }
-        let top = rustix::fs::open(&path, FOLDER, Mode::empty()).map_err(io(&path))?;
+        Self::existing(data)?.ok_or_else(|| io(&path)(Errno::NOENT))
+    }
+
+    /// Opens `data/rootfs` where it is there, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn existing(data: &Path) -> Result<Option<Self>, ImageError> {
+        let path = data.join("rootfs");
+        let top = match rustix::fs::open(&path, FOLDER, Mode::empty()) {
+            Ok(top) => top,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(io(&path)(errno)),
+        };
         let owner = rustix::fs::fstat(&top).map_err(io(&path))?.st_uid;
         if owner != rustix::process::geteuid().as_raw() {
             return Err(ImageError::Owner { path, owner });
         }
-        Ok(Self { path, top })
+        Ok(Some(Self { path, top }))
     }
 
     /// Makes a root file system of an image.

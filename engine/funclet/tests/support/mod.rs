@@ -140,6 +140,7 @@ pub(crate) fn python() -> RuntimeSpec {
         default_handler: String::new(),
         default_code: None,
         calls: CallsAtOnce::ByQuota,
+        rootfs: None,
     }
 }
 
@@ -263,6 +264,13 @@ impl Node {
     /// Ends the funclet in order; gives its exit code.
     pub(crate) fn stop(&mut self) -> i32 {
         fdpass::send_with_fds(&self.link, &LinkMessage::Stop { grace_ms: 10_000 }.encode(), &[]).unwrap();
+        self.wait_for_exit()
+    }
+
+    /// As [`Self::stop`], also where it has ended by itself, which closes its link.
+    pub(crate) fn stop_if_it_runs(&mut self) -> i32 {
+        let stop = LinkMessage::Stop { grace_ms: 10_000 }.encode();
+        fdpass::send_with_fds(&self.link, &stop, &[]).ok();
         self.wait_for_exit()
     }
 
