@@ -219,6 +219,8 @@ pub const RUNTIMES_MAX: usize = 64;
 pub const FUNCLETS_MAX: usize = 16;
 /// Claims that one funclet takes per second from one engine; a compromised engine gets no more.
 pub const CLAIMS_PER_SECOND_MAX: u32 = 20_000;
+/// Lines that one funclet writes to the log per second; an engine that has been taken over causes no more.
+pub const NOTICES_PER_SECOND_MAX: u32 = 50;
 /// Processes and threads in one container.
 pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
 /// A prepared container must have sent `hello` this long after its birth.
