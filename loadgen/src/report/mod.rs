@@ -63,11 +63,11 @@ fn typical(runs: &[RunResult]) -> Option<&RunResult> {
 
 /// What latency is plotted: from the intended send, or in a closed loop from the send.
 fn headline(result: &RunResult) -> &Distribution {
-    result.latency.intended_to_done.as_ref().unwrap_or(&result.latency.sent_to_done)
+    result.headline().unwrap_or(&result.latency.sent_to_done)
 }
 
 fn write_plots(out: &mut String, shown: &[(&str, &RunResult)]) -> Result<(), PlotError> {
-    let closed = shown.iter().any(|(_, result)| result.latency.intended_to_done.is_none());
+    let closed = shown.iter().any(|(_, result)| result.headline().is_none());
     let note = if closed { " A closed loop hides stalls: its times are not to be quoted." } else { "" };
     add!(
         out,
@@ -80,6 +80,9 @@ fn write_plots(out: &mut String, shown: &[(&str, &RunResult)]) -> Result<(), Plo
         lines[0].name = "latency".to_owned();
         lines.push(curve("service time", &only.latency.sent_to_done));
         lines.push(curve("send lag", lag));
+    }
+    if let [(_, only)] = shown {
+        lines.extend(only.phases.iter().map(|phase| curve(&phase.name, &phase.times)));
     }
     add!(out, "{}", draw(&lines, Axis::Percentile, "ms")?);
     let series = |title: &str, value: fn(&crate::run::Second) -> f64| -> Vec<Line> {
