@@ -399,26 +399,32 @@ impl Worker {
         }
         self.ring.poll(&mut self.happened)?;
         let begun_ns = self.ring.now_ns();
-        let mut spun_ns = begun_ns;
+        let (mut spun_ns, mut stalled_ns) = (begun_ns, 0);
         while self.happened.is_empty() && spun_ns < until_ns {
             std::hint::spin_loop();
             self.ring.poll(&mut self.happened)?;
             let last_ns = std::mem::replace(&mut spun_ns, self.ring.now_ns());
-            self.note_stall(spun_ns - last_ns);
+            stalled_ns += self.note_stall(spun_ns - last_ns);
         }
         if self.measuring_since.is_some() {
-            self.effort.spin_ns += spun_ns - begun_ns;
+            // A stall uses no CPU time, and so must not be taken off it.
+            self.effort.spin_ns += (spun_ns - begun_ns).saturating_sub(stalled_ns);
         }
         Ok(())
     }
 
     /// A round of spinning takes well under a microsecond, and a sleep ends when it should: if either took this much
-    /// longer, the thread was not let run, by another process, an interrupt or the hypervisor.
-    fn note_stall(&mut self, late_ns: u64) {
-        if late_ns >= STALL_NS && self.measuring_since.is_some() {
+    /// longer, the thread was not let run, by another process, an interrupt or the hypervisor. Answers the length of the
+    /// stall, 0 if it was none.
+    fn note_stall(&mut self, late_ns: u64) -> u64 {
+        if late_ns < STALL_NS {
+            return 0;
+        }
+        if self.measuring_since.is_some() {
             self.effort.stalled_ns += late_ns;
             self.effort.stall_ns_max = self.effort.stall_ns_max.max(late_ns);
         }
+        late_ns
     }
 
     /// What is done now and then: boundaries of the measured time, seconds, what is overdue.
