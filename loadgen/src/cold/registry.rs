@@ -76,7 +76,11 @@ impl Registry {
             let left = deadline.saturating_duration_since(Instant::now());
             ensure!(!left.is_zero(), "none within {} s", ANSWER_TIMEOUT.as_secs());
             stream.set_read_timeout(Some(left))?;
-            let bytes = stream.read(&mut buffer)?;
+            let bytes = match stream.read(&mut buffer) {
+                // A stop signal lets the step under way end; what follows is for who waits for the signal.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
             let answer = if bytes == 0 {
                 Some(parser.end()?.context("the connection ended")?)
             } else {
