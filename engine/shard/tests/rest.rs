@@ -4,7 +4,6 @@
 
 #[allow(dead_code, reason = "shared with tests that use more of it")]
 mod node;
-#[allow(dead_code, reason = "shared with tests that use more of it")]
 mod play;
 
 use std::sync::Arc;
