@@ -7,12 +7,13 @@ server has one core, the generator the other.
 import json
 from dataclasses import dataclass, replace
 
-from . import cpu, loadgen, others, wrk
+from . import cpu, floor, loadgen, others, wrk
 from .baselines import Baseline, NginxStatic
 from .errors import Invalid, Unavailable
 from .http_client import Target, check
 from .load import Load
-from .processes import accepts_unix
+from .processes import accepts_unix, run_counted
+from .setup import SYSTEM_PYTHON
 from .warm import medians
 
 RUNS = {"loadgen": loadgen.run, "wrk": wrk.run, "hey": others.run_hey, "oha": others.run_oha}
@@ -91,6 +92,8 @@ class Section:
     connections: int
     rate: int | None = None
     rounds_max: int = 100
+    # Before each round: how late a program that only reads the clock is on the generator's core.
+    floor: bool = False
 
 
 SECTIONS = (
@@ -119,7 +122,7 @@ SECTIONS = (
         10,
         1_000,
     ),
-    Section("lag", "20,000 requests/s over 64 connections, nginx `return`", NginxReturn, ("loadgen",), 64, 20_000),
+    Section("lag", "20,000 requests/s over 64 connections, nginx `return`", NginxReturn, ("loadgen",), 64, 20_000, floor=True),
     Section("many", f"closed loop, {MANY:,} connections, nginx `return`", NginxMany, ("loadgen",), MANY, None, 1),
     Section(
         "many-open", f"20,000 requests/s over {MANY:,} connections", NginxMany, ("loadgen",), MANY, 20_000, 1
@@ -141,6 +144,9 @@ def run(section, tools, programs, options, log):
         loadgen.run(server.name, server.target, tools.work, warm_up)
         for number in range(min(options.rounds, section.rounds_max)):
             done = {}
+            if section.floor:
+                out.setdefault("floors", []).append(_floor(tools, options.seconds))
+                log(f"  round {number + 1} floor    late by {out['floors'][-1]['late_p999_us']:.1f} us at p99.9")
             for name in generators:
                 load = replace(warm_up, generator=name, program=programs[name], seconds=options.seconds)
                 done[name] = _measure(name, server, tools, load, out if number == 0 else None)
@@ -155,6 +161,13 @@ def run(section, tools, programs, options, log):
         server.stop()
     out["medians"] = medians(out["rounds"], PRINTED)
     return out
+
+
+def _floor(tools, seconds):
+    ended = run_counted([SYSTEM_PYTHON, floor.__file__, tools.load_core, seconds])
+    if ended.code != 0:
+        raise Invalid(f"the clock could not be watched: {ended.said[-500:]!r}")
+    return json.loads(ended.output)
 
 
 def _measure(name, server, tools, load, paged):

@@ -37,6 +37,9 @@ def speed_verdicts(sections):
         verdict = "pass" if median <= LAG_US_MAX else "MISS"
         text = f"(lag) send lag p99.9 at 20,000/s: target <= {LAG_US_MAX:g} us: median {median:.1f} us"
         out.append(f"{text} ({', '.join(f'{lag:.1f}' for lag in lags)}): **{verdict}**")
+        floors = sorted(one["late_p999_us"] for one in sections["lag"].get("floors", ()))
+        told = ", ".join(f"{late:.1f}" for late in floors)
+        out.append(f"(lag) a program that only reads the clock on that core, between the rounds: p99.9 {told} us late")
     for key in ("many", "many-open"):
         for one in sections[key]["rounds"] if key in sections else ():
             peak = one["loadgen"]["generator"]["generator"]["memory_peak_kib"] / 1024

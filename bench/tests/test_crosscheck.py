@@ -14,7 +14,7 @@ BENCH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCH))
 sys.dont_write_bytecode = True
 
-from harness import crosscheck, crosscheck_report, others, warm  # noqa: E402
+from harness import crosscheck, crosscheck_report, floor, others, warm  # noqa: E402
 from harness.errors import Invalid  # noqa: E402
 
 HEY = """
@@ -85,6 +85,19 @@ class Correction(unittest.TestCase):
         out = self.told([[0.0, 1000.0], [0.5, 1000.0], [0.5000001, 50_000.0], [1.0, 50_000.0]], 1000)
         self.assertAlmostEqual(out["p50_us"], 30_000, delta=100)
         self.assertAlmostEqual(out["mean_us"], (1 + 50 + 40 + 30 + 20) / 5 * 1000, delta=100)
+
+
+class Floor(unittest.TestCase):
+    def test_late_is_who_comes_within_a_gap(self):
+        # A tenth of the time is a gap: 1 % of all moments are in its first tenth, late by nine tenths of it or more.
+        self.assertAlmostEqual(floor.late_ns([100_000], 1_000_000, 0.01), 90_000, delta=2)
+        self.assertAlmostEqual(floor.late_ns([50_000] * 2, 1_000_000, 0.01), 45_000, delta=2)
+        self.assertEqual(floor.late_ns([], 1_000_000, 0.01), 0)
+
+    def test_the_clock_is_watched(self):
+        gaps, wall_ns = floor.measure(0.01)
+        self.assertGreaterEqual(wall_ns, 10_000_000)
+        self.assertLess(sum(gaps), wall_ns)
 
 
 class Report(unittest.TestCase):
