@@ -25,9 +25,9 @@ def ratios(section, generator, measure, other="loadgen"):
 def speed_verdicts(sections):
     """Lines of the targets: rate and CPU against wrk, send lag, memory."""
     out = []
-    for key in ("peak", "null"):
+    for key in (key for key in ("peak", "null") if key in sections):
         for measure, limit, at_least in (("rate", 1.0, True), ("cpu_us", 1.0, False)):
-            found = ratios(sections[key], "loadgen", measure, "wrk") if key in sections else None
+            found = ratios(sections[key], "loadgen", measure, "wrk")
             target = "target" if key == "peak" else "for the record, as against a target"
             text = f"({key}) {measure}, loadgen / wrk: {target} {'>=' if at_least else '<='} {limit:g}x"
             out.append(f"{text}: {_judged(found, limit, at_least)}")
