@@ -21,7 +21,8 @@ BENCH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCH))
 sys.dont_write_bytecode = True
 
-from harness import cases, cold, cpu, engine, http_client, idle, load, loadgen, report, setup, warm, wrk  # noqa: E402
+from harness import cases, cold, cpu, engine, http_client, idle, load, loadgen, processes  # noqa: E402
+from harness import report, setup, warm, wrk  # noqa: E402
 from harness.errors import Invalid, Setup, Unavailable  # noqa: E402
 
 RESULT = (
@@ -190,6 +191,14 @@ class Loadgen(unittest.TestCase):
         self.assertEqual(argv[argv.index("--rate") + 1], "500")
         self.assertEqual(argv[argv.index("--header") + 1], 'X-A: say "b"')
         self.assertFalse(asked.is_sampled())
+
+
+class Programs(unittest.TestCase):
+    def test_a_program_runs_to_its_end_in_a_session_of_its_own(self):
+        text = "import os, sys; print(os.getsid(0) == os.getpid()); sys.stderr.write('said\\n'); sys.exit(7)"
+        ended = processes.run_counted([sys.executable, "-c", text])
+        self.assertEqual((ended.code, ended.output, ended.said), (7, "True\n", "said"))
+        self.assertGreater(ended.cpu_seconds, 0)
 
 
 class Verdicts(unittest.TestCase):
