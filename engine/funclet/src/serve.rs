@@ -10,8 +10,10 @@ use faaster_protocol::funclet::{
 };
 use rustix::io::Errno;
 
+use crate::cgroup::Running;
 use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
+use crate::container::{Change, State};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
 use crate::notice::notice;
@@ -92,6 +94,10 @@ impl Funclet {
                 }
             }
             Request::Describe => self.describe(channel),
+            Request::Freeze { slot, generation } => {
+                self.set_running(channel, slot, generation, Running::Stopped)
+            }
+            Request::Thaw { slot, generation } => self.set_running(channel, slot, generation, Running::Yes),
         }
         Ok(())
     }
@@ -100,6 +106,39 @@ impl Funclet {
     fn has_leased(&self, channel: ChannelId, slot: SlotId, generation: Generation) -> bool {
         let lease = self.slots.peek(slot, generation).and_then(|container| container.lease);
         lease.is_some_and(|lease| self.channels.are_of_one_engine(channel, lease.channel))
+    }
+
+    /// Stops or continues a container that this channel has claimed, and says how it is afterwards.
+    fn set_running(&mut self, channel: ChannelId, id: SlotId, generation: Generation, running: Running) {
+        let lease = self.slots.peek(id, generation).and_then(|container| container.lease);
+        if lease.is_none_or(|lease| lease.channel != channel) {
+            self.counters.ignored += 1;
+            return;
+        }
+        let container = self.slots.live(id, generation).expect("it has a lease");
+        let change = match (container.state, running) {
+            (State::Warm, Running::Stopped) => Some(Change::Frozen),
+            (State::Frozen, Running::Yes) => Some(Change::Thawed),
+            (State::Warm | State::Frozen, _) => None,
+            _ => return,
+        };
+        if let Some(change) = change {
+            match self.cgroups.set_running(&container.group, running) {
+                Ok(()) => container.state.apply(change),
+                Err(error) => {
+                    notice(&self.config, &error.to_string());
+                    if running == Running::Yes {
+                        // It can never answer again.
+                        return self.end(id, generation, Ending::Wanted);
+                    }
+                }
+            }
+        }
+        let container = self.slots.peek(id, generation).expect("looked at above");
+        let (slot, frozen) = (id, container.state == State::Frozen);
+        let event =
+            if frozen { Event::Frozen { slot, generation } } else { Event::Thawed { slot, generation } };
+        self.tell(channel, &event);
     }
 
     fn on_claim(&mut self, channel: ChannelId, claim: Claim) -> Result<(), FuncletError> {

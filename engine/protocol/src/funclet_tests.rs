@@ -28,6 +28,8 @@ fn requests_survive_the_wire() {
         Request::Kill { slot, generation },
         Request::Place { slot, generation, placement: Placement::Free },
         Request::Describe,
+        Request::Freeze { slot, generation },
+        Request::Thaw { slot, generation },
     ] {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
@@ -74,6 +76,8 @@ fn events_survive_the_wire() {
             requests_ignored_total: 4,
             ..NodeInfo::default()
         }),
+        Event::Frozen { slot, generation },
+        Event::Thawed { slot, generation },
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }

@@ -99,12 +99,14 @@ fn foreign_slots_lives_and_instances_are_ignored_and_counted() {
         for placement in [Placement::Free, Placement::Core(900)] {
             hostile.send(&Request::Place { slot, generation, placement });
         }
+        hostile.send(&Request::Freeze { slot, generation });
+        hostile.send(&Request::Thaw { slot, generation });
     }
     // Claims that it never made.
     for ticket in [1, instance.slot.0.into(), u64::MAX] {
         hostile.send(&Request::CancelClaim { ticket: Ticket(ticket) });
     }
-    assert_eq!(ignored(&mut hostile) - before, targets.len() as u64 * 3);
+    assert_eq!(ignored(&mut hostile) - before, targets.len() as u64 * 5);
     let (slots, _) = describe(&mut hostile);
     let cold_after = slots.iter().find(|slot| slot.slot == cold.slot).unwrap();
     assert_eq!((cold_after.generation, cold_after.state), (cold.generation, SlotState::Cold));
@@ -267,7 +269,7 @@ fn garbage_costs_whoever_sends_it_its_own_channel() {
     let mut wrong: Vec<Vec<u8>> = vec![
         vec![0; MESSAGE_BYTES],
         vec![0xff; MESSAGE_BYTES],
-        vec![6; MESSAGE_BYTES],
+        vec![100; MESSAGE_BYTES],
         claim[..MESSAGE_BYTES - 1].to_vec(),
         claim[..1].to_vec(),
         [&claim[..], &[0]].concat(),
