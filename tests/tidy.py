@@ -4,6 +4,7 @@
 Each problem is one line with its place. Exit code 1 if there is any. Not checked: formatting (rustfmt), style (clippy).
 """
 
+import fnmatch
 import re
 import subprocess
 import sys
@@ -81,8 +82,28 @@ def check_crates():
                 yield str(source.relative_to(ROOT)), 1, "does not forbid unsafe code"
 
 
+def check_isolation():
+    """Every test that docs/isolation.md names as holding a line is there."""
+    path = "docs/isolation.md"
+    rust = "\n".join((ROOT / one).read_text() for one in tracked("engine/funclet/tests/system/*.rs"))
+    tests = set(re.findall(r"fn (\w+)\(", rust))
+    tests |= set(re.findall(r"def (test_\w+)", "\n".join((ROOT / one).read_text() for one in tracked("tests/system/*.py"))))
+    attempts = set(re.findall(r"\w+", "\n".join((ROOT / one).read_text() for one in tracked("tests/functions/python3/escape/*.py"))))
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+        if not line.startswith("| ") or line.count("|") != 3:
+            continue
+        cell = line.split("|")[2]
+        named = [token for token in re.findall(r"`([^`]+)`", cell) if re.search(r"[_*]", token) and "/" not in token and not token.endswith(".py")]
+        wanted = [(re.split(r"::|\.", token)[-1], tests) for token in named]
+        for listed in re.findall(r"escapes: ([^;|]+)", cell):
+            wanted += [(name.strip(), attempts) for name in listed.split(",")]
+        for name, known in wanted:
+            if not fnmatch.filter(known, name):
+                yield path, number, f"names {name}, which is no test"
+
+
 def main():
-    problems = list(check_crates())
+    problems = list(check_crates()) + list(check_isolation())
     for path in tracked("*.rs"):
         problems += check_rust(path, (ROOT / path).read_text())
     for path in tracked("*.py"):

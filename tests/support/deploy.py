@@ -161,6 +161,7 @@ class EngineCase(unittest.TestCase):
         pool = ",".join(f"{name}={count}" for name, count in cls.POOL.items())
         cls.deployed = set()
         cls.node = Node(f"--pool={pool}", *cls.arguments())
+        cls.before_start(cls.node)
         cls.node.start()
         cls.addClassCleanup(cls.node.__exit__, None, None, None)
         # Whatever is made once and kept, is made now.
@@ -173,6 +174,10 @@ class EngineCase(unittest.TestCase):
     @classmethod
     def arguments(cls):
         return cls.ARGUMENTS
+
+    @classmethod
+    def before_start(cls, node):
+        """What must be there when the engine starts."""
 
     @classmethod
     def prepared(cls):

@@ -1,13 +1,77 @@
 """What a function sees of the machine and may do there: only its own."""
 
 import os
+import platform
+import signal
 import socket
+import tempfile
 import unittest
 
 from support import machine
 from support.deploy import Call, EngineCase, Gate, source
 
 DENIED = ("EPERM", "ENOSYS", "EACCES")
+
+
+# Every way out or sideways that tests/functions/python3/escape tries, by the answers that count as refused.
+REFUSED = (
+    (("EPERM", "ENOSYS"), """
+        mount_tmpfs mount_proc mount_cgroup mount_bind mount_private umount_task umount_proc_mask pivot_root chroot chroot_escape open_tree
+        move_mount fsopen fsconfig fsmount fspick mount_setattr open_by_handle_at name_to_handle_at unshare_user unshare_mount unshare_net
+        unshare_time clone_user clone_pid clone3 setns_by_number setns_own_namespace ptrace_seize_init ptrace_attach_init ptrace_traceme
+        process_vm_readv_init process_vm_writev_init process_madvise kcmp_init migrate_pages_init move_pages_init bpf perf_event_open
+        userfaultfd io_uring_setup add_key request_key keyctl init_module finit_module delete_module kexec_load kexec_file_load
+        settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname reboot swapon swapoff quotactl acct syslog_read
+        syslog_console vhangup personality_no_randomize fanotify_init seccomp_of_its_own capset mbind memfd_secret ioprio_real_time
+        remount_root remount_usr remount_task remount_proc remount_dev mknod_memory mknod_null mknod_disk give_a_file_to_root
+        kill_init init_by_pidfd init_descriptor_by_pidfd become_root become_the_group_of_root join_groups become_somebody_else
+        raise_core_size raise_open_files raise_real_time_limit raise_limits_of_init real_time deadline_scheduling affinity_of_init netlink_new_device netlink_new_address
+        netlink_new_route mark_packets raw_socket raw_socket_6 packet_socket packet_socket_cooked vsock crypto_socket xdp_socket
+        bluetooth netlink_audit netlink_netfilter netlink_device_events netlink_socket_table"""),
+    (("EPERM", "EACCES"), "raise_rank"),
+    (("EPERM", "absent"), "lock_much_memory"),
+    (("EROFS", "EACCES", "EPERM"), """
+        write_core_pattern write_hostname write_overcommit write_own_oom_score write_own_uid_map
+        write_init_memory write_init_oom_score write_task write_passwd write_interpreter write_runtime
+        make_in_task make_in_runtime make_in_root make_in_usr make_in_dev make_in_etc make_in_opt make_in_run"""),
+    # Not there on every kernel, or covered.
+    (("EROFS", "EACCES", "EPERM", "ENOENT"), "write_resolv_conf write_sysrq write_modprobe write_irq_affinity"),
+    (("EACCES", "EPERM", "ENOENT"), "read_kcore read_kmsg"),
+    (("EACCES", "EPERM"), """
+        read_init_environment read_init_memory read_init_root read_init_cwd read_init_descriptors"""),
+    # Covered: there, and empty. A kernel may also not have it at all.
+    (("empty", "EACCES", "ENOENT"), """
+        read_kallsyms read_interrupts read_kernel_command_line read_partitions read_proc_bus read_proc_fs read_proc_keys read_sys
+        read_run read_host_root_home"""),
+    (("ENOENT",), """
+        read_cgroups read_shadow read_funclets_code read_funclets_runtimes read_funclets_new read_dev_mem read_dev_kmsg read_dev_fuse
+        read_dev_kvm read_debugfs symlink_to_a_secret symlink_through_the_parents inotify_on_a_folder_of_the_host
+        named_socket_of_the_host"""),
+    (("EXDEV", "EROFS", "EPERM"), "hard_link_to_a_file_of_the_host hard_link_to_the_package"),
+    (("absent",), """
+        other_packages_beside_the_own devices_that_are_not_listed cgroup_file_system_somewhere name_of_the_own_cgroup
+        writable_mounts_besides_tmp mounts_with_privileged_files kill_parents_of_all foreign_processes number_of_the_channels_peer
+        leftover_descriptors parents_of_open_directories dump_core"""),
+    (("ESRCH",), "kill_everybody"),
+    (("unprivileged", "absent"), "setuid_program"),
+    (("unprivileged",), "setuid_file_of_its_own"),
+    # The descriptor of a process outside is of no use, or is not given at all.
+    (("EPERM", "EINVAL", "ESRCH", "ENODATA", "ENOPROTOOPT", "EACCES", "ENOTTY"), """
+        signal_to_the_channels_peer descriptor_of_the_channels_peer mount_namespace_of_the_channels_peer
+        net_namespace_of_the_channels_peer user_namespace_of_the_channels_peer"""),
+    (("ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH"), "abstract_socket_of_the_host controller_by_loopback registry_by_loopback"),
+)
+# Calls by their old conventions, which other architectures never had. The i386 one ends the process: SIGSYS.
+REFUSED_ON_X86_64 = (
+    (("EPERM", "ENOSYS"), "iopl ioperm modify_ldt call_by_x32_convention"),
+    ((f"signal {signal.SIGSYS.value}",), "call_by_i386_convention"),
+)
+
+
+def expected_of_escapes():
+    """Accepted answers by attempt."""
+    rows = REFUSED + (REFUSED_ON_X86_64 if platform.machine() == "x86_64" else ())
+    return {name: answers for answers, names in rows for name in names.split()}
 
 
 def status_of(pid):
@@ -28,7 +92,42 @@ def addresses_of_this_machine():
     return sorted(found)
 
 
-class IsolationTest(EngineCase):
+class EscapeTests:
+    """Every attempt of the escape function; for any engine, whatever its containers have as their root."""
+
+    @classmethod
+    def escapes(cls):
+        """How every attempt of the escape function ended, with sockets of the host there for it to find."""
+        name = f"faaster-escape-{os.getpid()}"
+        ports = [int(address.rsplit(":", 1)[1]) for address in (cls.node.controller, cls.node.registry)]
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as abstract, socket.socket(socket.AF_UNIX) as named:
+            os.chmod(folder, 0o755)
+            path = f"{folder}/socket"
+            for server, address in ((abstract, "\0" + name), (named, path)):
+                server.bind(address)
+                server.listen()
+            os.chmod(path, 0o777)
+            answer = cls.node.invoke("escape", {"abstract": name, "named": path, "ports": ports})
+        assert answer.headers["X-Easyfaas-Function-Error"] is None, answer
+        return answer.json()
+
+    def test_every_way_out_or_sideways_is_refused(self):
+        self.deploy("escape", source("escape"), Timeout=60, MemorySize=256)
+        ended, expected = self.escapes(), expected_of_escapes()
+        works = {name: how for name, how in ended.items() if name.startswith("works_")}
+        self.assertEqual(set(works.values()), {"done"}, works)
+        tried = {name: how for name, how in ended.items() if name not in works}
+        self.assertEqual(set(tried), set(expected), "attempts that the table does not have, or that were not made")
+        self.assertGreaterEqual(len(tried), 60)
+        for name, how in tried.items():
+            with self.subTest(name):
+                self.assertIn(how, expected[name])
+        # Whatever was tried, the engine is well.
+        self.deploy("after", "def handler(event, context):\n    return 'well'\n")
+        self.assertEqual(self.good(self.node.invoke("after")).text, "well")
+
+
+class IsolationTest(EscapeTests, EngineCase):
     POOL = {"python3": 2, "nodejs": 1, "ruby": 0, "provided": 0}
 
     @classmethod

@@ -375,6 +375,7 @@ pub(crate) fn funclet(index: u16, node: &NodeInfo) -> serde_json::Value {
         "SlotsQuarantined": node.slots_quarantined,
         "ClaimsTotal": node.claims_total,
         "ClaimsRefusedTotal": node.claims_refused_total,
+        "RequestsIgnoredTotal": node.requests_ignored_total,
     })
 }
 

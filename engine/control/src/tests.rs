@@ -96,6 +96,7 @@ fn spec(name: &str, names: &[&str], default_code: Option<PathBuf>) -> RuntimeSpe
         default_handler: "index.handler".into(),
         default_code,
         calls: CallsAtOnce::ByQuota,
+        rootfs: None,
     }
 }
 

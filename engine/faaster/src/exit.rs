@@ -40,5 +40,5 @@ Exit codes:
   1    the function answered with an error, or the operation failed
   2    wrong usage or configuration, or a privilege or kernel feature is missing
   3    no engine answers at the address
-  4    there is no such function
+  4    there is no such function, or root file system
   130, 143  serve: ended at once by a second SIGINT or SIGTERM";

@@ -134,14 +134,7 @@ impl Funclet {
     }
 
     pub(crate) fn place(&self, id: SlotId, generation: Generation, placement: Placement) {
-        let is_ours = match placement {
-            Placement::Free => true,
-            Placement::Core(core) => self.config.all_cores.contains(&core),
-        };
-        if let Some(container) = self.slots.peek(id, generation)
-            && container.lease.is_some()
-            && is_ours
-        {
+        if let Some(container) = self.slots.peek(id, generation) {
             self.spread(&container.group, placement);
         }
     }

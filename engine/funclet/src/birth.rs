@@ -24,10 +24,13 @@ use rustix::pipe::PipeFlags;
 
 use crate::cgroup::{Backend, CgroupError, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
-use crate::rootfs::{NEW, ProcMount, ROOT, Rootfs};
+use crate::rootfs::proc::{ProcMask, ProcMount};
+use crate::rootfs::{NEW, Rootfs};
 
 /// Name of the machine that a function sees.
 const HOSTNAME: &[u8] = b"function";
+/// The kernel's choice when the whole machine is out of memory: functions before the engine.
+const OOM_SCORE: &[u8] = b"500";
 /// What every runtime's environment begins with.
 const BASE_ENVIRONMENT: [(&str, &str); 4] =
     [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
@@ -188,7 +191,7 @@ impl Nursery {
             ProcMount::Inside => Step::MountProc { to: NEW_PROC },
             ProcMount::ByHelper => Step::AttachReceived { to: NEW_PROC },
         };
-        let mut steps = vec![Step::DieWithParent(parent)];
+        let mut steps = vec![Step::DieWithParent(parent), Step::OomScore(OOM_SCORE)];
         steps.extend(joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
         steps.extend([
             Step::Report(MIGRATED),
@@ -197,10 +200,13 @@ impl Nursery {
             Step::DieWithParent(parent),
             Step::NewCgroupNamespace,
             Step::LoopbackUp,
-            Step::AttachCopy { from: ROOT, to: NEW },
+            Step::AttachCopy { from: &rootfs.roots[order.runtime], to: NEW },
             Step::AttachCopy { from: &rootfs.runtime_paths[order.runtime], to: NEW_RUNTIME },
             Step::AttachTree { tree: tmp.as_fd(), to: NEW_TMP },
             proc,
+        ]);
+        steps.extend(rootfs.proc_masks.iter().map(ProcMask::step));
+        steps.extend([
             Step::PivotTo(NEW),
             Step::Hostname(HOSTNAME),
             Step::BatchPolicy,

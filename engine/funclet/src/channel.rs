@@ -30,6 +30,10 @@ impl ChannelId {
     }
 }
 
+/// Names an engine by the message that brought its channels: what one of them claimed, all of them may end or move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EngineId(u32);
+
 /// What came out of a channel.
 #[derive(Debug)]
 pub(crate) enum Incoming {
@@ -63,6 +67,7 @@ pub(crate) enum Noted {
 #[derive(Debug)]
 struct Channel {
     id: ChannelId,
+    engine: EngineId,
     socket: OwnedFd,
     interest: Interest,
     pending: VecDeque<([u8; MESSAGE_BYTES], Vec<OwnedFd>)>,
@@ -73,12 +78,25 @@ struct Channel {
 pub(crate) struct Channels {
     open: Vec<Channel>,
     next: u32,
+    engines: u32,
 }
 
 impl Channels {
+    /// A name for the engine whose channels are about to be added.
+    pub(crate) fn next_engine(&mut self) -> EngineId {
+        self.engines += 1;
+        EngineId(self.engines)
+    }
+
+    /// Whether two channels are open and belong to the same engine.
+    pub(crate) fn are_of_one_engine(&self, first: ChannelId, second: ChannelId) -> bool {
+        let engine = |id| self.open.iter().find(|channel| channel.id == id).map(|channel| channel.engine);
+        engine(first).is_some() && engine(first) == engine(second)
+    }
+
     /// Takes a socket over and makes it non-blocking (which its other end is not by that); `None` when there are too
     /// many already.
-    pub(crate) fn add(&mut self, socket: OwnedFd) -> Option<ChannelId> {
+    pub(crate) fn add(&mut self, engine: EngineId, socket: OwnedFd) -> Option<ChannelId> {
         if self.open.len() >= FUNCLET_CHANNELS_MAX
             || rustix::fs::fcntl_setfl(&socket, OFlags::NONBLOCK).is_err()
         {
@@ -86,7 +104,7 @@ impl Channels {
         }
         self.next += 1;
         let id = ChannelId(self.next);
-        self.open.push(Channel { id, socket, interest: Interest::Read, pending: VecDeque::new() });
+        self.open.push(Channel { id, engine, socket, interest: Interest::Read, pending: VecDeque::new() });
         Some(id)
     }
 
@@ -195,7 +213,8 @@ mod tests {
     fn events_for_an_engine_that_does_not_read_wait_in_order_up_to_a_bound() {
         let mut channels = Channels::default();
         let (ours, theirs) = pair();
-        let id = channels.add(ours).unwrap();
+        let engine = channels.next_engine();
+        let id = channels.add(engine, ours).unwrap();
         let mut results = Vec::new();
         for number in 0..2 * CHANNEL_EVENTS_MAX as u64 {
             results.push(channels.send(id, &event(number), vec![]));
@@ -219,7 +238,8 @@ mod tests {
     fn requests_silence_garbage_and_the_end_are_told_apart() {
         let mut channels = Channels::default();
         let (ours, theirs) = pair();
-        let id = channels.add(ours).unwrap();
+        let engine = channels.next_engine();
+        let id = channels.add(engine, ours).unwrap();
         assert!(matches!(channels.receive(id), Incoming::Nothing));
         fdpass::send_with_fds(&theirs, &Request::Describe.encode(), &[]).unwrap();
         fdpass::send_with_fds(&theirs, &[0; MESSAGE_BYTES + 1], &[]).unwrap();
@@ -235,9 +255,23 @@ mod tests {
     #[test]
     fn the_number_of_channels_is_bounded() {
         let mut channels = Channels::default();
+        let engine = channels.next_engine();
         for _ in 0..FUNCLET_CHANNELS_MAX {
-            assert!(channels.add(pair().0).is_some());
+            assert!(channels.add(engine, pair().0).is_some());
         }
-        assert!(channels.add(pair().0).is_none());
+        assert!(channels.add(engine, pair().0).is_none());
+    }
+
+    #[test]
+    fn channels_belong_to_the_engine_that_they_came_with() {
+        let mut channels = Channels::default();
+        let (first, second) = (channels.next_engine(), channels.next_engine());
+        let mut add = |engine| channels.add(engine, pair().0).unwrap();
+        let (shard, control, foreign) = (add(first), add(first), add(second));
+        assert!(channels.are_of_one_engine(shard, control));
+        assert!(!channels.are_of_one_engine(shard, foreign));
+        channels.close(shard);
+        assert!(!channels.are_of_one_engine(shard, control), "a closed one belongs to nobody");
+        assert!(!channels.are_of_one_engine(shard, shard));
     }
 }

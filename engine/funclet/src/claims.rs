@@ -15,15 +15,19 @@ use crate::timers::{Nanos, TimerId};
 
 /// Checks every number of a claim against this funclet's bounds.
 pub(crate) fn is_within_bounds(claim: &Claim, runtimes: usize, cores: &[u16]) -> bool {
-    let core_is_ours = match claim.placement {
-        Placement::Free => true,
-        Placement::Core(core) => cores.contains(&core),
-    };
-    core_is_ours
+    is_placement_ours(claim.placement, cores)
         && usize::from(claim.runtime.0) < runtimes
         && (MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&claim.memory_mb)
         && (1..=PIDS_PER_CONTAINER_MAX).contains(&claim.pids_max)
         && (1..=TMP_MB_MAX).contains(&claim.tmp_mb)
+}
+
+/// Whether a container may be put there.
+pub(crate) fn is_placement_ours(placement: Placement, cores: &[u16]) -> bool {
+    match placement {
+        Placement::Free => true,
+        Placement::Core(core) => cores.contains(&core),
+    }
 }
 
 /// Bytes of a claim's memory.

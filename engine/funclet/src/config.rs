@@ -148,6 +148,10 @@ impl FuncletConfig {
                 runtime.folder.is_absolute(),
                 format!("runtime {}'s folder is not absolute", runtime.name),
             );
+            require(
+                runtime.rootfs.as_ref().is_none_or(|path| path.is_absolute()),
+                format!("runtime {}'s root file system is not absolute", runtime.name),
+            );
             let clean = runtime.argv.iter().chain(runtime.env.keys()).chain(runtime.env.values());
             require(
                 !clean.into_iter().any(|text| text.contains('\0')),

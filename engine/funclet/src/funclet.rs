@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
-use crate::channel::{ChannelId, Channels, Noted, Sent};
+use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
 use crate::ledger::Ledger;
@@ -83,11 +83,13 @@ struct Stopping {
     reason: ExitReason,
 }
 
-/// Claims counted since the start.
+/// What engines have asked since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) claims: u64,
     pub(crate) refused: u64,
+    /// Requests about a container that is not there any more, or is another engine's.
+    pub(crate) ignored: u64,
 }
 
 /// See the module.
@@ -151,10 +153,10 @@ impl Funclet {
         sweep::clear(&config.cgroup_name())?;
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
-        let folders: Vec<&std::path::Path> = config.runtimes.iter().map(|r| r.folder.as_path()).collect();
-        let rootfs = rootfs::assemble(&config.run_dir, &config.code_dir, &folders).inspect_err(|_| {
-            cgroups.remove_top().ok();
-        })?;
+        let rootfs =
+            rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes).inspect_err(|_| {
+                cgroups.remove_top().ok();
+            })?;
         rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
@@ -277,6 +279,7 @@ impl Funclet {
 
     fn has_work(&self, now: Nanos) -> bool {
         self.memory_returned
+            || !self.descriptions.is_empty()
             || !self.is_migrating(now) && (self.removal_due || self.next_birth(now).is_some())
     }
 
@@ -298,7 +301,8 @@ impl Funclet {
             Ok(received) if received.bytes == 0 => self.stop(ExitReason::SupervisorGone, ORPHAN_GRACE),
             Ok(received) => match LinkMessage::decode(&bytes[..received.bytes]) {
                 Ok(LinkMessage::Channels { .. }) => {
-                    received.fds.into_iter().for_each(|fd| self.add_channel(fd))
+                    let engine = self.channels.next_engine();
+                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd))
                 }
                 Ok(LinkMessage::Stop { grace_ms }) => {
                     self.stop(ExitReason::Stopped, Duration::from_millis(u64::from(grace_ms)));
@@ -312,8 +316,8 @@ impl Funclet {
         }
     }
 
-    fn add_channel(&mut self, socket: OwnedFd) {
-        let Some(id) = self.channels.add(socket) else {
+    fn add_channel(&mut self, engine: EngineId, socket: OwnedFd) {
+        let Some(id) = self.channels.add(engine, socket) else {
             notice(&self.config, "more engine channels than a funclet takes; one is closed");
             return;
         };

@@ -16,6 +16,8 @@ use rustix::pipe::PipeFlags;
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
+use faaster_limits::SLOTS_MAX;
+
 use crate::cgroup;
 use crate::config::CGROUP_PREFIX;
 
@@ -45,11 +47,76 @@ pub fn probe() -> Vec<Check> {
     vec![
         check("privilege", privilege()),
         check("namespaces", namespaces()),
+        check("user namespaces", user_namespaces(&sysctl)),
+        check("apparmor", apparmor(&sysctl, &label_of_self())),
+        check("links", links(&sysctl)),
         check("mounts", mounts()),
         check("pidfd", pidfd()),
         check("seccomp", seccomp()),
         check("cgroups", cgroups()),
+        check("cgroup kill and freeze", kill_and_freeze()),
     ]
+}
+
+/// A setting of the kernel, by its path below /proc/sys; nothing where there is none.
+fn sysctl(name: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+}
+
+/// How many user namespaces there may be, each container having one of its own, and who may make them.
+fn user_namespaces(sysctl: &dyn Fn(&str) -> Option<u64>) -> Outcome {
+    match sysctl("user/max_user_namespaces") {
+        None => Outcome::Missing("the kernel has no user namespaces (CONFIG_USER_NS)".to_owned()),
+        Some(0) => Outcome::Missing(
+            "user.max_user_namespaces is 0, and each container has one: `sysctl user.max_user_namespaces=65536`"
+                .to_owned(),
+        ),
+        Some(most) if most < SLOTS_MAX as u64 => Outcome::Degraded(format!(
+            "user.max_user_namespaces is {most}, so as many containers at most: `sysctl user.max_user_namespaces=65536`"
+        )),
+        Some(most) => {
+            let closed = sysctl("kernel/unprivileged_userns_clone") == Some(0);
+            let others = if closed { "; for root alone, which the funclet is" } else { "" };
+            Outcome::Ok(format!("up to {most}{others}"))
+        }
+    }
+}
+
+/// The AppArmor profile that confines this process; empty where there is none.
+fn label_of_self() -> String {
+    let label = std::fs::read_to_string("/proc/self/attr/apparmor/current")
+        .or_else(|_| std::fs::read_to_string("/proc/self/attr/current"));
+    label.unwrap_or_default().trim_matches(['\0', '\n', ' ']).to_owned()
+}
+
+fn apparmor(sysctl: &dyn Fn(&str) -> Option<u64>, label: &str) -> Outcome {
+    if label.ends_with("(enforce)") {
+        return Outcome::Degraded(format!(
+            "the AppArmor profile {label} confines this process and may forbid mounts: start it unconfined (docker run --security-opt apparmor=unconfined)"
+        ));
+    }
+    match sysctl("kernel/apparmor_restrict_unprivileged_userns") {
+        Some(1) => Outcome::Ok(
+            "user namespaces are restricted for the unprivileged, which the funclet is not".to_owned(),
+        ),
+        _ => Outcome::Ok("does not confine this process".to_owned()),
+    }
+}
+
+/// The engine's own user writes to the code store: with these settings it cannot link files of others into it.
+fn links(sysctl: &dyn Fn(&str) -> Option<u64>) -> Outcome {
+    let open: Vec<&str> = ["protected_hardlinks", "protected_symlinks"]
+        .into_iter()
+        .filter(|name| sysctl(&format!("fs/{name}")) == Some(0))
+        .collect();
+    if open.is_empty() {
+        return Outcome::Ok("hard and symbolic links to others' files are restricted".to_owned());
+    }
+    let settings: Vec<String> = open.iter().map(|name| format!("fs.{name}=1")).collect();
+    Outcome::Degraded(format!(
+        "links to files of other users are not restricted: `sysctl {}`",
+        settings.join(" ")
+    ))
 }
 
 fn privilege() -> Outcome {
@@ -171,9 +238,61 @@ fn try_cgroups(top: &str) -> Result<String, cgroup::CgroupError> {
     Ok(backend.describe())
 }
 
+/// What ends, and stops, all processes of a group at once; files of version 2's own, which every group of it has.
+fn kill_and_freeze() -> Outcome {
+    let top = format!("{CGROUP_PREFIX}probe-{}", rustix::process::getpid().as_raw_nonzero());
+    let found = cgroup::open(&top).and_then(|backend| {
+        let group = backend.create("freeze");
+        let found = group.map(|group| group.birth.map(|dir| control_files(&dir)));
+        backend.remove("freeze")?;
+        backend.remove_top()?;
+        found
+    });
+    match found {
+        Ok(Some([true, true])) => Outcome::Ok("cgroup.kill and cgroup.freeze".to_owned()),
+        Ok(Some(_)) => Outcome::Degraded(
+            "the kernel has no cgroup.kill or no cgroup.freeze: needs kernel 5.14, so containers cannot be frozen"
+                .to_owned(),
+        ),
+        Ok(None) => Outcome::Degraded(
+            "cgroup version 2 is not mounted, so containers cannot be frozen: `mount -t cgroup2 none /sys/fs/cgroup/unified`"
+                .to_owned(),
+        ),
+        // Whether there are cgroups at all is another check's.
+        Err(error) => Outcome::Degraded(format!("not examined: {error}")),
+    }
+}
+
+fn control_files(group: &OwnedFd) -> [bool; 2] {
+    ["cgroup.kill", "cgroup.freeze"]
+        .map(|name| rustix::fs::statat(group, name, rustix::fs::AtFlags::empty()).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_are_in_the_way_come_with_their_remedy() {
+        let with = |pairs: &'static [(&str, u64)]| {
+            move |name: &str| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+        };
+        let good = with(&[("user/max_user_namespaces", 65_536), ("fs/protected_hardlinks", 1)]);
+        assert!(matches!(user_namespaces(&good), Outcome::Ok(_)));
+        assert!(matches!(links(&good), Outcome::Ok(_)));
+        assert!(matches!(apparmor(&good, "unconfined"), Outcome::Ok(_)));
+        let none = with(&[]);
+        assert!(matches!(user_namespaces(&none), Outcome::Missing(_)));
+        let bad = with(&[("user/max_user_namespaces", 0), ("fs/protected_symlinks", 0)]);
+        assert!(matches!(user_namespaces(&bad), Outcome::Missing(text) if text.contains("sysctl")));
+        assert!(
+            matches!(links(&bad), Outcome::Degraded(text) if text.ends_with("`sysctl fs.protected_symlinks=1`"))
+        );
+        let few = with(&[("user/max_user_namespaces", 100)]);
+        assert!(matches!(user_namespaces(&few), Outcome::Degraded(_)));
+        let confined = apparmor(&good, "docker-default (enforce)");
+        assert!(matches!(confined, Outcome::Degraded(text) if text.contains("docker-default")));
+    }
 
     #[test]
     fn checks_have_sentences_and_survive_json() {

@@ -2,24 +2,30 @@
 //!
 //! Owns: the layout. Must not know: when containers are made.
 //!
-//! The funclet's root holds nothing but `/root` (the tree that every container gets a copy of), `/runtimes/<n>`,
-//! `/code` (all packages: the kernel clones only what is mounted in one's own namespace), `/proc` and the empty `/new`. A container copies that namespace, so it is kept small; and because its copy belongs
-//! to a lesser user namespace, the kernel locks the read-only flags of what it copies. Everything is owned by host
-//! root, which is outside of every container's user range: that is what stops writes for good.
+//! The funclet's root holds nothing but `/root` (the tree that containers on the host's programs get a copy of),
+//! `/roots/<n>` (other trees), `/runtimes/<n>`, `/code` (all packages: the kernel clones only what is mounted in one's
+//! own namespace), `/proc` and the empty `/new`. A container copies that namespace, so it is kept small; and because its
+//! copy belongs to a lesser user namespace, the kernel locks the read-only flags of what it copies. Everything is owned
+//! by host root, which is outside of every container's user range: that is what stops writes for good.
 
 mod etc;
+mod imported;
+pub(crate) mod proc;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use faaster_function::RuntimeSpec;
 use faaster_sys::mount::{self, Depth, Tmpfs};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, UnmountFlags};
 
-/// The common tree, in the funclet's namespace.
-pub(crate) const ROOT: &CStr = c"/root";
+use proc::{ProcMask, ProcMount};
+
+/// The tree of the host's programs, in the funclet's namespace.
+const ROOT: &CStr = c"/root";
 /// Where a container puts its root together.
 pub(crate) const NEW: &CStr = c"/new";
 /// Where code is attached, in a container's namespace.
@@ -66,6 +72,12 @@ pub enum RootfsError {
     Make { path: String, source: Errno },
     #[error("cannot make {path} a container's; is it on a file system that allows bind mounts?")]
     Clone { path: PathBuf, source: Errno },
+    #[error("the root file system {path} belongs to user {owner}; only root's can be used")]
+    Owner { path: PathBuf, owner: u32 },
+    #[error(
+        "the root file system {path} has no directory {name}, which every container needs: make it there"
+    )]
+    MountPoint { path: PathBuf, name: &'static str, source: Errno },
     #[error("cannot make the funclet's root the root")]
     Pivot(#[source] Errno),
 }
@@ -75,20 +87,14 @@ pub enum RootfsError {
 pub(crate) struct Rootfs {
     /// The funclet's own mount namespace, to come back to.
     pub own_namespace: OwnedFd,
+    /// `/root` or `/roots/<n>`, for each runtime.
+    pub roots: Vec<std::ffi::CString>,
     /// `/runtimes/<n>` for each runtime.
     pub runtime_paths: Vec<std::ffi::CString>,
     pub proc_mount: ProcMount,
+    pub proc_masks: Vec<ProcMask>,
     /// `/code`.
     pub code_dir: OwnedFd,
-}
-
-/// How a container gets its /proc.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProcMount {
-    /// It mounts it itself.
-    Inside,
-    /// The host's /proc is masked (Docker), which forbids that; a helper outside of its user namespace does it.
-    ByHelper,
 }
 
 /// Moves the calling thread into a mount namespace of its own and assembles everything there. `run_dir` serves as mount
@@ -99,23 +105,25 @@ pub(crate) enum ProcMount {
 pub(crate) fn assemble(
     run_dir: &Path,
     code_dir: &Path,
-    runtime_folders: &[&Path],
+    runtimes: &[RuntimeSpec],
 ) -> Result<Rootfs, RootfsError> {
     mount::unshare_mounts().map_err(RootfsError::Unshare)?;
     let own_namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
     let proc_mount =
-        proc_mount_of(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default());
+        ProcMount::of(&std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default());
+    let proc_masks = proc::masks(Path::new("/proc"));
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
     // Taken before anything is attached: what is attached may hide them.
     let code = host_tree(code_dir, read_only)?;
-    let runtimes: Vec<OwnedFd> =
-        runtime_folders.iter().map(|folder| host_tree(folder, read_only)).collect::<Result<_, _>>()?;
+    let folders: Vec<OwnedFd> =
+        runtimes.iter().map(|runtime| host_tree(&runtime.folder, read_only)).collect::<Result<_, _>>()?;
+    let trees = imported::open_all(runtimes)?;
     let stage = tmpfs("the funclet's root", SMALL_BYTES, SMALL_INODES, MountAttrFlags::empty())?;
     attach_at(&stage, run_dir)?;
     let stage_root = open(run_dir, OFlags::PATH | OFlags::DIRECTORY)?;
-    for name in ["root", "runtimes", "new", "proc", "code"] {
+    for name in ["root", "roots", "runtimes", "new", "proc", "code"] {
         make_dir(&stage_root, name)?;
     }
     attach_at(&host_tree(Path::new("/proc"), MountAttrFlags::empty())?, &run_dir.join("proc"))?;
@@ -123,14 +131,15 @@ pub(crate) fn assemble(
     attach_at(&code, &run_dir.join("code"))?;
     let code_dir = open(run_dir.join("code"), OFlags::PATH | OFlags::DIRECTORY)?;
     let mut runtime_paths = Vec::new();
-    for (position, runtime) in runtimes.iter().enumerate() {
+    for (position, runtime) in folders.iter().enumerate() {
         let name = format!("runtimes/{position}");
         make_dir(&stage_root, &name)?;
         attach_at(runtime, &run_dir.join(&name))?;
         runtime_paths.push(std::ffi::CString::new(format!("/{name}")).expect("digits hold no zero byte"));
     }
+    let roots = imported::attach_all(&trees, runtimes, &stage_root, run_dir)?;
     pivot(&stage_root).map_err(RootfsError::Pivot)?;
-    Ok(Rootfs { own_namespace, runtime_paths, proc_mount, code_dir })
+    Ok(Rootfs { own_namespace, roots, runtime_paths, proc_mount, proc_masks, code_dir })
 }
 
 fn pivot(root: &OwnedFd) -> Result<(), Errno> {
@@ -258,24 +267,4 @@ fn make_dir(root: impl AsFd, name: &str) -> Result<(), RootfsError> {
 fn make_link(root: impl AsFd, target: impl rustix::path::Arg, name: &str) -> Result<(), RootfsError> {
     rustix::fs::symlinkat(target, root, name)
         .map_err(|source| RootfsError::Make { path: name.to_owned(), source })
-}
-
-/// Whether anything is mounted over a part of /proc: then the kernel lets no lesser user namespace mount another.
-fn proc_mount_of(mountinfo: &str) -> ProcMount {
-    let covered =
-        mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).any(|path| path.starts_with("/proc/"));
-    if covered { ProcMount::ByHelper } else { ProcMount::Inside }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_masked_proc_is_seen() {
-        let plain = "22 27 0:21 / /proc rw - proc proc rw\n23 27 0:22 / /sys rw - sysfs sysfs rw\n";
-        assert_eq!(proc_mount_of(plain), ProcMount::Inside);
-        let docker = "22 27 0:21 / /proc rw - proc proc rw\n29 22 0:9 / /proc/kcore rw - tmpfs tmpfs rw\n";
-        assert_eq!(proc_mount_of(docker), ProcMount::ByHelper);
-    }
 }

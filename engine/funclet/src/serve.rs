@@ -79,11 +79,20 @@ impl Funclet {
                 }
             }
             Request::Kill { slot, generation } => {
-                if self.slots.live(slot, generation).is_some_and(|container| container.lease.is_some()) {
+                if self.has_leased(channel, slot, generation) {
                     self.end(slot, generation, Ending::Wanted);
+                } else {
+                    self.counters.ignored += 1;
                 }
             }
-            Request::Place { slot, generation, placement } => self.place(slot, generation, placement),
+            Request::Place { slot, generation, placement } => {
+                let core_is_ours = claims::is_placement_ours(placement, &self.config.all_cores);
+                if core_is_ours && self.has_leased(channel, slot, generation) {
+                    self.place(slot, generation, placement);
+                } else {
+                    self.counters.ignored += 1;
+                }
+            }
             Request::Describe => self.describe(channel),
             Request::Freeze { slot, generation } => {
                 self.set_running(channel, slot, generation, Running::Stopped)
@@ -93,12 +102,20 @@ impl Funclet {
         Ok(())
     }
 
+    /// Whether a container is in this life of its slot, and claimed by the engine behind the channel.
+    fn has_leased(&self, channel: ChannelId, slot: SlotId, generation: Generation) -> bool {
+        let lease = self.slots.peek(slot, generation).and_then(|container| container.lease);
+        lease.is_some_and(|lease| self.channels.are_of_one_engine(channel, lease.channel))
+    }
+
     /// Stops or continues a container that this channel has claimed, and says how it is afterwards.
     fn set_running(&mut self, channel: ChannelId, id: SlotId, generation: Generation, running: Running) {
-        let Some(container) = self.slots.live(id, generation) else { return };
-        if container.lease.is_none_or(|lease| lease.channel != channel) {
+        let lease = self.slots.peek(id, generation).and_then(|container| container.lease);
+        if lease.is_none_or(|lease| lease.channel != channel) {
+            self.counters.ignored += 1;
             return;
         }
+        let container = self.slots.live(id, generation).expect("it has a lease");
         let change = match (container.state, running) {
             (State::Warm, Running::Stopped) => Some(Change::Frozen),
             (State::Frozen, Running::Yes) => Some(Change::Thawed),
@@ -371,6 +388,7 @@ impl Funclet {
             slots_quarantined: count(self.slots.quarantined_count()),
             claims_total: self.counters.claims,
             claims_refused_total: self.counters.refused,
+            requests_ignored_total: self.counters.ignored,
         }
     }
 }

@@ -15,10 +15,14 @@ mod confinement;
 mod deaths;
 #[path = "system/frozen.rs"]
 mod frozen;
+#[path = "system/hostile_engine.rs"]
+mod hostile_engine;
 #[path = "system/leftovers.rs"]
 mod leftovers;
 #[path = "system/programs.rs"]
 mod programs;
+#[path = "system/roots.rs"]
+mod roots;
 #[path = "system/times.rs"]
 mod times;
 

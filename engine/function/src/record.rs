@@ -174,6 +174,7 @@ mod tests {
             default_handler: String::new(),
             default_code: None,
             calls: CallsAtOnce::ByQuota,
+            rootfs: None,
         };
         let record = record();
         let deployed = record.deployed(std::slice::from_ref(&spec)).unwrap();

@@ -40,6 +40,10 @@ pub struct RuntimeToml {
     pub default_code: Option<PathBuf>,
     #[serde(default)]
     pub calls: CallsAtOnce,
+    /// What its containers see as /, unless the engine's settings say otherwise: `host`, the name of an imported root
+    /// file system, or a directory.
+    #[serde(default)]
+    pub rootfs: Option<String>,
 }
 
 /// A runtime that this node can run: its interpreter is installed. Its position in the node's list is its
@@ -63,6 +67,9 @@ pub struct RuntimeSpec {
     /// Folder with the code that a create without `Code` gets.
     pub default_code: Option<PathBuf>,
     pub calls: CallsAtOnce,
+    /// The tree that its containers have as their root; `None`: the host's own programs and libraries.
+    #[serde(default)]
+    pub rootfs: Option<PathBuf>,
 }
 
 /// How many calls an instance of a runtime can take at once.
@@ -104,6 +111,7 @@ mod tests {
             default_handler: String::new(),
             default_code: None,
             calls: CallsAtOnce::ByQuota,
+            rootfs: None,
         };
         for (asked, expected) in
             [("python3", true), ("python3.6", true), ("python", true), ("python2.7", false), ("pytho", false)]

@@ -19,6 +19,7 @@ fn spec(name: &str, names: &[&str], handler: &str) -> RuntimeSpec {
         default_handler: handler.into(),
         default_code: None,
         calls: CallsAtOnce::ByQuota,
+        rootfs: None,
     }
 }
 

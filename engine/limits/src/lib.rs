@@ -186,6 +186,29 @@ pub const RUNTIME_FRAME_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of one `log` frame.
 pub const LOG_FRAME_BYTES_MAX: usize = 64 * 1024;
 
+// --- Root file systems made from images ------------------------------------------------------------------
+
+/// Bytes that all layers of an image unpack to.
+pub const IMAGE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Files, directories and links of all layers of an image.
+pub const IMAGE_ENTRIES_MAX: u64 = 2_000_000;
+/// Layers of an image; overlay file systems take no more than 128 either.
+pub const IMAGE_LAYERS_MAX: usize = 128;
+/// Members of an archive among which the parts of an image are looked for.
+pub const IMAGE_PARTS_MAX: usize = 4096;
+/// Bytes of a manifest, an index or a configuration of an image.
+pub const IMAGE_JSON_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of one header in an archive that carries a long name; it is read into memory.
+pub const IMAGE_HEADER_BYTES_MAX: u64 = 256 * 1024;
+/// Bytes of a path in an image.
+pub const IMAGE_PATH_BYTES_MAX: usize = 4096;
+/// Components of a path in an image: what is unpacked must be removable with a descriptor for each.
+pub const IMAGE_DEPTH_MAX: usize = 128;
+/// Indexes of an image that name another one.
+pub const IMAGE_INDEX_DEPTH_MAX: usize = 3;
+/// Bytes of the name of a root file system.
+pub const ROOTFS_NAME_BYTES_MAX: usize = 64;
+
 // --- Containers ------------------------------------------------------------------------------------------
 
 /// Slots (containers) of one funclet.
@@ -196,6 +219,8 @@ pub const RUNTIMES_MAX: usize = 64;
 pub const FUNCLETS_MAX: usize = 16;
 /// Claims that one funclet takes per second from one engine; a compromised engine gets no more.
 pub const CLAIMS_PER_SECOND_MAX: u32 = 20_000;
+/// Lines that one funclet writes to the log per second; an engine that has been taken over causes no more.
+pub const NOTICES_PER_SECOND_MAX: u32 = 50;
 /// Processes and threads in one container.
 pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
 /// A prepared container must have sent `hello` this long after its birth.

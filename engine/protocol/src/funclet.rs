@@ -191,6 +191,8 @@ pub struct NodeInfo {
     pub slots_quarantined: u32,
     pub claims_total: u64,
     pub claims_refused_total: u64,
+    /// Requests about containers that were gone, or another engine's.
+    pub requests_ignored_total: u64,
 }
 
 /// Funclet to engine.
@@ -436,7 +438,7 @@ impl Event {
                     .u32(node.slots_cold)
                     .u32(node.slots_claimed)
                     .u32(node.slots_quarantined);
-                w.u64(node.claims_total).u64(node.claims_refused_total);
+                w.u64(node.claims_total).u64(node.claims_refused_total).u64(node.requests_ignored_total);
                 w.bytes
             }
             Self::Frozen { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
@@ -512,6 +514,7 @@ impl Event {
                 slots_quarantined: r.u32(),
                 claims_total: r.u64(),
                 claims_refused_total: r.u64(),
+                requests_ignored_total: r.u64(),
             }),
             7 => {
                 let (slot, generation) = r.slot();

@@ -73,6 +73,7 @@ fn events_survive_the_wire() {
             memory_capacity_bytes: 1,
             slots_total: 2,
             claims_refused_total: 3,
+            requests_ignored_total: 4,
             ..NodeInfo::default()
         }),
         Event::Frozen { slot, generation },

@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, Gid, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
@@ -40,6 +40,9 @@ pub enum Step<'a> {
     AwaitGo(BorrowedFd<'a>),
     /// Sends one byte on a socket, and with it a new procfs of this process's pid namespace, not attached yet.
     SendProc(BorrowedFd<'a>),
+    /// The score by which the kernel chooses whom to end when memory is out (proc_pid_oom_score_adj(5)), for this
+    /// process and all that it makes. Through the maker's /proc: the new one is read-only.
+    OomScore(&'a [u8]),
     /// User and group 0 of its user namespace, no other groups.
     BecomeRoot,
     NewCgroupNamespace,
@@ -87,6 +90,7 @@ impl Step<'_> {
             Self::Report(_) => "reporting",
             Self::AwaitGo(_) => "waiting for its go",
             Self::SendProc(_) => "mounting /proc for another",
+            Self::OomScore(_) => "setting its out-of-memory score",
             Self::BecomeRoot => "becoming root of its user namespace",
             Self::NewCgroupNamespace => "making a cgroup namespace",
             Self::LoopbackUp => "bringing up the loopback interface",
@@ -139,6 +143,7 @@ impl State {
             Step::Report(kind) => self.write_report([kind, 0, 0, 0]),
             Step::AwaitGo(socket) => self.await_go(socket),
             Step::SendProc(socket) => send_proc(socket),
+            Step::OomScore(score) => oom_score(score),
             Step::BecomeRoot => become_root(),
             // SAFETY: the one condition is about CLONE_FILES, which is not in the flags.
             Step::NewCgroupNamespace => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) },
@@ -226,6 +231,12 @@ fn fcntl_number(fd: RawFd, command: libc::c_int, argument: libc::c_int) -> Resul
     Ok(result)
 }
 
+fn oom_score(score: &[u8]) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, score).map(drop)
+}
+
 fn become_root() -> Result<(), Errno> {
     rustix::thread::set_thread_groups(&[])?;
     let group = Gid::from_raw(0);
@@ -237,7 +248,9 @@ fn become_root() -> Result<(), Errno> {
 fn new_proc() -> Result<OwnedFd, Errno> {
     let context = rustix::mount::fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+    // Read-only as a whole: nothing in a container has a setting of the kernel, or of a process, to write.
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

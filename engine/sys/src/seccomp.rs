@@ -46,6 +46,7 @@ pub enum Scope {
 }
 
 /// What a function's process may do: 240-odd calls; no new namespaces, mounts, rings, tracing, keys or modules.
+/// The families that are denied are the rows of this module's tests.
 ///
 /// # Errors
 /// On an architecture that seccompiler does not know.
@@ -168,12 +169,13 @@ fn conditional_rules() -> Result<Rules, seccompiler::BackendError> {
     }
     // getaddrinfo and getifaddrs ask the routing protocol, which is number 0.
     sockets.push(SeccompRule::new(vec![equals(0, number(libc::AF_NETLINK))?, equals(2, 0)?])?);
-    // TIOCSTI types into somebody's terminal.
-    let not_tiocsti = SeccompCondition::new(1, Len::Dword, Op::Ne, libc::TIOCSTI)?;
+    // Both type into somebody's terminal: one a character, the other what is selected on a console.
+    let differs = |value| SeccompCondition::new(1, Len::Dword, Op::Ne, value);
+    let not_typing = vec![differs(libc::TIOCSTI)?, differs(libc::TIOCLINUX)?];
     Ok(BTreeMap::from([
         (libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, lists::NAMESPACE_FLAGS, 0)?])?]),
         (libc::SYS_socket, sockets),
-        (libc::SYS_ioctl, vec![SeccompRule::new(vec![not_tiocsti])?]),
+        (libc::SYS_ioctl, vec![SeccompRule::new(not_typing)?]),
         (libc::SYS_personality, vec![SeccompRule::new(vec![equals(0, 0)?])?]),
     ]))
 }
@@ -183,67 +185,4 @@ fn number(value: libc::c_int) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn filters_survive_the_trip_to_another_process() {
-        let filters = function_filters().unwrap();
-        assert_eq!(Filters::from_bytes(&filters.to_bytes()).unwrap(), filters);
-        assert!(filters.0.iter().all(|program| program.len() < INSTRUCTIONS_MAX));
-    }
-
-    #[test]
-    fn truncated_and_foreign_bytes_are_refused() {
-        let bytes = engine_filter().unwrap().to_bytes();
-        for cut in [0, 1, 2, bytes.len() - 1] {
-            assert!(matches!(Filters::from_bytes(&bytes[..cut]), Err(SeccompError::Bytes)), "{cut}");
-        }
-        let mut long = bytes.clone();
-        long.push(0);
-        assert!(matches!(Filters::from_bytes(&long), Err(SeccompError::Bytes)));
-        assert!(matches!(Filters::from_bytes(&[200]), Err(SeccompError::Bytes)));
-    }
-
-    use crate::ring::{GroupSize, Uring, UringConfig};
-
-    #[test]
-    fn no_call_is_both_allowed_and_missing() {
-        for call in lists::MISSING {
-            assert!(!lists::ALLOWED.contains(call), "{call}");
-        }
-    }
-
-    #[test]
-    fn a_filtered_thread_is_denied_what_is_not_on_the_list() {
-        // Filters bind a thread for good, so each is tried in a thread that ends.
-        std::thread::spawn(|| {
-            function_filters().unwrap().install(Scope::CallingThread).unwrap();
-            let denied = crate::mount::unshare_mounts();
-            assert_eq!(denied, Err(rustix::io::Errno::PERM));
-            assert!(std::fs::read("/proc/self/stat").is_ok());
-        })
-        .join()
-        .unwrap();
-        std::thread::spawn(|| {
-            let buffers = GroupSize { count: 8, bytes: 4096 };
-            let config = UringConfig {
-                entries: 8,
-                completions: 16,
-                client_buffers: buffers,
-                instance_buffers: buffers,
-                direct_descriptors: 8,
-            };
-            if let Err(refusal) = Uring::prepare(&config) {
-                eprintln!("skipped: no ring can be made here without a filter either: {refusal}");
-                return;
-            }
-            engine_filter().unwrap().install(Scope::CallingThread).unwrap();
-            assert!(Uring::prepare(&config).is_err(), "new rings are denied");
-            assert!(std::process::Command::new("/bin/true").status().is_err(), "execve is denied");
-            assert!(std::thread::spawn(|| 1).join().is_ok(), "threads are not");
-        })
-        .join()
-        .unwrap();
-    }
-}
+mod tests;

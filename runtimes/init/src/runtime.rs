@@ -17,8 +17,10 @@ use rustix::process::{Resource, Rlimit};
 use crate::load::{self, LoadError};
 use crate::{Failure, Kind, Order, report};
 
-/// The kernel's choice when the whole machine is out of memory: functions before the engine (proc_pid_oom_score_adj(5)).
-const OOM_SCORE: &[u8] = b"500";
+/// Limits that leave nothing, whatever the engine was started with. Of core dumps 1 byte and not 0: where the host's
+/// `core_pattern` is a pipe, 0 is ignored and only 1 stops the kernel from feeding a function's memory to a program of
+/// the host's (core(5); fs/coredump.c). Nobody takes real-time priority or a better nice value.
+const REFUSED: [(Resource, u64); 3] = [(Resource::Core, 1), (Resource::Rtprio, 0), (Resource::Nice, 0)];
 
 /// Returns only when the program did not start: `Ok` when the engine has been told so, or has gone.
 pub(crate) fn become_runtime(
@@ -27,7 +29,6 @@ pub(crate) fn become_runtime(
     status: &OwnedFd,
     filters: &Filters,
 ) -> Result<(), Failure> {
-    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE).ok();
     set_limits()?;
     credentials::drop_to(RUNTIME_USER, RUNTIME_USER)
         .map_err(|_| Failure::new(InitStep::Drop, Errno::PERM))?;
@@ -53,8 +54,11 @@ fn set_limits() -> Result<(), Failure> {
         .min(FUNCTION_FDS_MAX);
     let files = Rlimit { current: Some(FUNCTION_FDS_DEFAULT.min(hard)), maximum: Some(hard) };
     rustix::process::setrlimit(Resource::Nofile, files).map_err(failed)?;
-    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, no_core).map_err(failed)
+    for (resource, most) in REFUSED {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        rustix::process::setrlimit(resource, limit).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Waits for `load`, then runs the function's own program; what goes wrong is told on the channel.

@@ -6,6 +6,7 @@
 
 pub mod frames;
 pub mod http;
+pub mod image;
 pub mod messages;
 pub mod netlink;
 pub mod response;
@@ -24,13 +25,14 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "http", check: http::check, seeds: http::seeds, rounds: 20_000 },
     Target { name: "frames", check: frames::check, seeds: frames::seeds, rounds: 50_000 },
     Target { name: "messages", check: messages::check, seeds: messages::seeds, rounds: 50_000 },
     Target { name: "netlink", check: netlink::check, seeds: netlink::seeds, rounds: 20_000 },
     Target { name: "response", check: response::check, seeds: response::seeds, rounds: 50_000 },
     Target { name: "trigger", check: trigger::check, seeds: trigger::seeds, rounds: 20_000 },
+    Target { name: "image", check: image::check, seeds: image::seeds, rounds: 1_000 },
     Target { name: "zip", check: zip::check, seeds: zip::seeds, rounds: 1_500 },
 ];
 

@@ -3,7 +3,8 @@
 //! Owns: the check. Must not know: who sends what.
 
 use faaster_protocol::funclet::{
-    Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, SlotId, Ticket,
+    Claim, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, RuntimeIndex, SlotId,
+    Ticket,
 };
 
 /// Each kind of message: taken and said again, it is the same; of another length it is none.
@@ -27,10 +28,26 @@ pub fn check(data: &[u8]) {
     }
 }
 
+fn claim() -> Claim {
+    Claim {
+        ticket: Ticket(1),
+        runtime: RuntimeIndex(2),
+        placement: Placement::Core(1),
+        code: CodeHash([7; 32]),
+        account_tag: 3,
+        function_tag: 4,
+        memory_mb: 128,
+        pids_max: 64,
+        tmp_mb: 512,
+        deadline_ns: u64::MAX,
+    }
+}
+
 /// Every kind byte, and some whole messages.
 pub fn seeds() -> Vec<Vec<u8>> {
     let (slot, generation) = (SlotId(3), Generation(4));
     let mut seeds: Vec<Vec<u8>> = (0..8u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
+    seeds.push(Request::Claim(claim()).encode().to_vec());
     seeds.push(Request::Kill { slot, generation }.encode().to_vec());
     seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
     seeds.push(Request::CancelClaim { ticket: Ticket(9) }.encode().to_vec());

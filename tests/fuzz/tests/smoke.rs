@@ -114,6 +114,11 @@ fn frames() {
 }
 
 #[test]
+fn image() {
+    smoke(target("image"));
+}
+
+#[test]
 fn messages() {
     smoke(target("messages"));
 }

@@ -17,6 +17,7 @@ use super::settings::{self, SettingsOnly};
 use crate::config::value::show_size;
 use crate::config::{Config, Machine};
 use crate::exit::Outcome;
+use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, embedded};
 use crate::supervisor::{holder, requirements};
 
@@ -238,7 +239,7 @@ fn languages(config: &Config) -> Vec<Finding> {
         .chain(config.runtimes.iter().map(|p| Path::new(p.as_path())))
         .map(Path::to_owned)
         .collect();
-    match runtimes::find(&folders, &BTreeMap::new()) {
+    match runtimes::find(&folders, &BTreeMap::new(), &mut Roots::new(&config.rootfs, &config.data)) {
         Err(error) => vec![missing("runtimes", error)],
         Ok(found) if found.runtimes.is_empty() => vec![missing("runtimes", "no language is installed")],
         Ok(found) => {

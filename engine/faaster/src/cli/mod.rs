@@ -11,6 +11,7 @@ mod invoke;
 mod logs;
 mod output;
 mod package;
+mod rootfs;
 mod settings;
 mod show;
 
@@ -59,6 +60,8 @@ enum Command {
     Logs(logs::LogsArguments),
     /// Remove a function
     Rm(show::RemoveArguments),
+    /// Import, list and remove root file systems for containers
+    Rootfs(rootfs::RootfsArguments),
     /// List the languages that a running engine offers
     Runtimes(TargetOnly),
     /// Examine this machine and say what is missing
@@ -114,6 +117,7 @@ pub(crate) fn run() -> Outcome {
         Command::Resource(arguments) => show::resource(arguments.target, format),
         Command::Logs(arguments) => logs::run(arguments, format),
         Command::Rm(arguments) => show::remove(arguments, format),
+        Command::Rootfs(arguments) => rootfs::run(arguments, format),
         Command::Runtimes(arguments) => show::runtimes(arguments.target, format),
         Command::Doctor(arguments) => doctor::run(arguments, format),
         Command::Config(arguments) => settings::run(arguments, format),
@@ -179,6 +183,9 @@ mod tests {
             "faaster rm x",
             "faaster functions --registry http://127.0.0.1:1",
             "faaster completions bash",
+            "faaster rootfs import slim image.tar --data /d --json",
+            "faaster rootfs list",
+            "faaster rootfs rm slim",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -4,6 +4,7 @@
 
 mod machine;
 mod raw;
+mod rootfs;
 mod settings;
 pub(crate) mod value;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use machine::Machine;
 pub(crate) use raw::{Origin, Problem, Raw, SettingFlags};
+pub(crate) use rootfs::{Root, Rootfs};
 
 /// Where instances of functions run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,13 +28,6 @@ pub(crate) use raw::{Origin, Problem, Raw, SettingFlags};
 pub(crate) enum Placement {
     HomeCore,
     Free,
-}
-
-/// What containers see as `/`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Rootfs {
-    /// The host's own programs and libraries, read-only.
-    Host,
 }
 
 /// How much is said on standard error.
@@ -228,7 +223,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         }),
         init: r
             .one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
-        rootfs: r.choice("rootfs", &[("host", Rootfs::Host)]),
+        rootfs: r.many("rootfs", Rootfs::parse, Rootfs::to_string),
         slots_max: narrow(r.number("slots_max", 1, limits::SLOTS_MAX as u64)),
         connections_max: narrow(r.number("connections_max", 1, limits::CONNECTIONS_PER_SHARD_MAX as u64)),
         engine_uid: narrow(r.number("engine_uid", 1, u64::from(u32::MAX - 1))),

@@ -178,7 +178,7 @@ fn flatten(setting: &Setting, value: toml::Value) -> Result<Vec<String>, String>
         (Shape::Pairs, toml::Value::Table(table)) => {
             table.into_iter().map(|(key, value)| Ok(format!("{key}={}", scalar(value)?))).collect()
         }
-        (Shape::Many, toml::Value::String(text)) => Ok(split(setting, &[text])),
+        (Shape::Many | Shape::Pairs, toml::Value::String(text)) => Ok(split(setting, &[text])),
         (Shape::Many, _) => Err("must be a list of strings".to_owned()),
         (Shape::Pairs, _) => Err("must be a table, for instance { python3 = 4 }".to_owned()),
         (_, value) => Ok(vec![scalar(value)?]),

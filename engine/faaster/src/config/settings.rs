@@ -114,10 +114,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
     row(
         "rootfs",
-        "WHAT",
+        "[NAME=]WHAT",
         "host",
-        One,
-        "What containers see as /: host, which is the machine's own /usr, read-only",
+        Pairs,
+        "What containers see as /: host (the machine's own /usr, read-only), an imported root file system or a directory; for one runtime, or for all others",
     ),
     row("slots_max", "COUNT", "1000", One, "Containers at once"),
     row("connections_max", "COUNT", "16384", One, "Client connections at once, per shard"),

@@ -4,6 +4,7 @@
 //! is booted, which functions use it.
 
 pub(crate) mod embedded;
+pub(crate) mod roots;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +18,8 @@ use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeToml;
 
 use crate::clock::{Deadline, wait_readable};
+use crate::config::Root;
+use roots::Roots;
 
 /// A version command must have answered after this.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,6 +39,10 @@ pub(crate) enum RuntimesError {
     Toml { path: PathBuf, reason: String },
     #[error("{0} runtimes were found; at most {max} can be used", max = faaster_limits::RUNTIMES_MAX)]
     TooMany(usize),
+    #[error("the root file system of the runtime {runtime} cannot be used: {reason}")]
+    Rootfs { runtime: String, reason: String },
+    #[error("the rootfs setting names the runtime {0}, which is not there; there are: {1}")]
+    UnknownRootfs(String, String),
     #[error("the pool setting names the runtime {0}, which is not there; there are: {1}")]
     UnknownPool(String, String),
 }
@@ -52,11 +59,15 @@ pub(crate) struct Found {
 }
 
 /// Looks through folders of runtimes; one found later replaces one of the same name. `pool` overrides how many
-/// containers are prepared.
+/// containers are prepared; `roots` finds the root file systems, in which interpreters are looked for.
 ///
 /// # Errors
 /// A folder or a `runtime.toml` that is no good. A missing interpreter is none.
-pub(crate) fn find(folders: &[PathBuf], pool: &BTreeMap<String, u32>) -> Result<Found, RuntimesError> {
+pub(crate) fn find(
+    folders: &[PathBuf],
+    pool: &BTreeMap<String, u32>,
+    roots: &mut Roots<'_>,
+) -> Result<Found, RuntimesError> {
     let mut by_name = BTreeMap::new();
     for folder in folders {
         for runtime in subfolders(folder)? {
@@ -66,18 +77,29 @@ pub(crate) fn find(folders: &[PathBuf], pool: &BTreeMap<String, u32>) -> Result<
     }
     let mut found = Found::default();
     for (name, (toml, folder)) in by_name {
-        let Some(interpreter) = interpreter(&toml) else {
+        let own = toml.rootfs.as_deref().map(Root::parse).transpose();
+        let own = own.map_err(|reason| RuntimesError::Rootfs { runtime: name.clone(), reason })?;
+        let tree = roots.tree(&name, own.as_ref())?;
+        let Some(interpreter) = interpreter(&toml, tree.as_deref()) else {
             let tried: Vec<_> = toml.interpreters.iter().map(|path| path.display().to_string()).collect();
-            found.unusable.push((name, format!("none of {} is installed", tried.join(", "))));
+            let place = tree.map(|tree| format!(" in {}", tree.display())).unwrap_or_default();
+            found.unusable.push((name, format!("none of {} is installed{place}", tried.join(", "))));
             continue;
         };
         if let Some(example) = &toml.example {
             found.examples.insert(name.clone(), folder.join("examples").join(example));
         }
-        found.runtimes.push(specify(toml, folder, &interpreter, pool));
+        found.runtimes.push(specify(toml, folder, &interpreter, pool, tree));
     }
     if found.runtimes.len() > faaster_limits::RUNTIMES_MAX {
         return Err(RuntimesError::TooMany(found.runtimes.len()));
+    }
+    let is_known = |name: &str| {
+        found.runtimes.iter().any(|runtime| runtime.name == name)
+            || found.unusable.iter().any(|(unusable, _)| unusable == name)
+    };
+    if let Some(unknown) = roots.setting().runtimes().find(|name| !is_known(name)) {
+        return Err(RuntimesError::UnknownRootfs(unknown.to_owned(), names(&found.runtimes)));
     }
     if let Some(unknown) =
         pool.keys().find(|name| !found.runtimes.iter().any(|runtime| runtime.name == **name))
@@ -129,11 +151,11 @@ fn read_toml(path: &Path) -> Result<RuntimeToml, RuntimesError> {
 }
 
 /// The first of the interpreters that is installed; empty where a runtime needs none.
-fn interpreter(toml: &RuntimeToml) -> Option<PathBuf> {
+fn interpreter(toml: &RuntimeToml, tree: Option<&Path>) -> Option<PathBuf> {
     if toml.interpreters.is_empty() {
         return Some(PathBuf::new());
     }
-    toml.interpreters.iter().find(|path| path.is_file()).cloned()
+    toml.interpreters.iter().find(|path| roots::has_file(tree, path)).cloned()
 }
 
 fn specify(
@@ -141,18 +163,21 @@ fn specify(
     folder: PathBuf,
     interpreter: &Path,
     pool: &BTreeMap<String, u32>,
+    tree: Option<PathBuf>,
 ) -> RuntimeSpec {
     let interpreter = interpreter.display().to_string();
     let fill = |words: &[String]| {
         words.iter().map(|word| word.replace(INTERPRETER, &interpreter)).collect::<Vec<_>>()
     };
     RuntimeSpec {
-        version: version(&fill(&toml.version)),
+        // Programs of somebody else's tree run in containers alone.
+        version: if tree.is_none() { version(&fill(&toml.version)) } else { String::new() },
         argv: fill(&toml.argv),
         pool: pool.get(&toml.name).copied().unwrap_or(toml.pool),
         default_handler: toml.default_handler.unwrap_or_default(),
         default_code: toml.default_code.map(|code| folder.join(code)),
         calls: toml.calls,
+        rootfs: tree,
         name: toml.name,
         names: toml.names,
         kind: toml.kind,

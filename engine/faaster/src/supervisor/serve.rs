@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use faaster_funclet::{InstanceId, SweepConfig, SweepError};
 use faaster_function::RuntimeSpec;
+use faaster_image::Held;
 use faaster_sys::pidfd::PidFd;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -20,6 +21,7 @@ use super::watch::Supervisor;
 use crate::config::Config;
 use crate::exit::Outcome;
 use crate::log::Log;
+use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, RuntimesError, embedded};
 use crate::signals::{Deaths, Signals};
 
@@ -101,7 +103,7 @@ fn prepare_and_run(
     sweep(&run.root, log)?;
     data.give_to_engine(config.engine_uid, config.engine_gid)?;
     let path = run.directory().to_owned();
-    let runtimes = find_runtimes(&config, &path, log)?;
+    let (runtimes, _held) = find_runtimes(&config, &path, log)?;
     let init = find_init(&config, &path)?;
     let shards = config.shards;
     let listeners =
@@ -172,11 +174,17 @@ fn raise_descriptor_limit(log: Log) {
     }
 }
 
-fn find_runtimes(config: &Config, directory: &Path, log: Log) -> Result<Vec<RuntimeSpec>, ServeError> {
+/// Usable runtimes, and what keeps their root file systems from being removed while they are in use.
+fn find_runtimes(
+    config: &Config,
+    directory: &Path,
+    log: Log,
+) -> Result<(Vec<RuntimeSpec>, Vec<Held>), ServeError> {
     let shipped = directory.join("runtimes");
     embedded::unpack(&shipped).map_err(|(path, source)| ServeError::Unpack { path, source })?;
     let folders: Vec<PathBuf> = std::iter::once(shipped).chain(config.runtimes.iter().cloned()).collect();
-    let found = runtimes::find(&folders, &config.pool)?;
+    let mut roots = Roots::new(&config.rootfs, &config.data);
+    let found = runtimes::find(&folders, &config.pool, &mut roots)?;
     for (name, reason) in &found.unusable {
         log.info(format_args!("runtime {name} is not available: {reason}"));
     }
@@ -185,7 +193,7 @@ fn find_runtimes(config: &Config, directory: &Path, log: Log) -> Result<Vec<Runt
             found.unusable.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         return Err(ServeError::NoRuntime(reasons.join("; ")));
     }
-    Ok(found.runtimes)
+    Ok((found.runtimes, roots.into_held()))
 }
 
 /// As configured, built in, or beside this program.

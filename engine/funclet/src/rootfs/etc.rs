@@ -27,7 +27,7 @@ const OWN_FILES: [(&str, &str); 5] = [
          nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     ),
     ("group", "root:x:0:\nfunction:x:1000:\nnogroup:x:65534:\n"),
-    ("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("hosts", "127.0.0.1 localhost function\n::1 localhost\n"),
     ("hostname", "function\n"),
     ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
 ];

@@ -140,6 +140,7 @@ pub(crate) fn python() -> RuntimeSpec {
         default_handler: String::new(),
         default_code: None,
         calls: CallsAtOnce::ByQuota,
+        rootfs: None,
     }
 }
 
@@ -213,12 +214,20 @@ impl Node {
         hash
     }
 
-    /// One more engine channel.
+    /// One more engine, with one channel.
     pub(crate) fn another_engine(&self) -> Engine {
-        let (engine, theirs) = socket_pair(SocketType::SEQPACKET);
-        let message = LinkMessage::Channels { peer: 0, count: 1 }.encode();
-        fdpass::send_with_fds(&self.link, &message, &[theirs.as_fd()]).unwrap();
-        Engine::new(engine)
+        let [engine] = self.another_engine_with();
+        engine
+    }
+
+    /// One more engine; each of its channels as if it were one by itself.
+    pub(crate) fn another_engine_with<const CHANNELS: usize>(&self) -> [Engine; CHANNELS] {
+        let pairs = [(); CHANNELS].map(|()| socket_pair(SocketType::SEQPACKET));
+        let theirs: Vec<_> = pairs.iter().map(|(_, theirs)| theirs.as_fd()).collect();
+        let count = u16::try_from(CHANNELS).unwrap();
+        let message = LinkMessage::Channels { peer: 0, count }.encode();
+        fdpass::send_with_fds(&self.link, &message, &theirs).unwrap();
+        pairs.map(|(engine, _)| Engine::new(engine))
     }
 
     pub(crate) fn funclet_pid(&self) -> u32 {
@@ -255,6 +264,13 @@ impl Node {
     /// Ends the funclet in order; gives its exit code.
     pub(crate) fn stop(&mut self) -> i32 {
         fdpass::send_with_fds(&self.link, &LinkMessage::Stop { grace_ms: 10_000 }.encode(), &[]).unwrap();
+        self.wait_for_exit()
+    }
+
+    /// As [`Self::stop`], also where it has ended by itself, which closes its link.
+    pub(crate) fn stop_if_it_runs(&mut self) -> i32 {
+        let stop = LinkMessage::Stop { grace_ms: 10_000 }.encode();
+        fdpass::send_with_fds(&self.link, &stop, &[]).ok();
         self.wait_for_exit()
     }
 
@@ -385,6 +401,13 @@ impl Engine {
         };
         assert_ne!(received.bytes, 0, "the funclet closed the channel");
         (Event::decode(&bytes[..received.bytes]).unwrap(), received.fds)
+    }
+
+    /// Takes the next event, which carries no descriptor, and keeps it.
+    pub(crate) fn put_aside(&mut self) {
+        let (event, fds) = self.receive();
+        assert!(fds.is_empty(), "unexpected descriptors with {event:?}");
+        self.aside.push(event);
     }
 
     /// The next event that matches; others are kept.

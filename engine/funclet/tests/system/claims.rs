@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::support::{Engine, Instance, Node, Options, can_run, eventually, now_ns, provided, python};
 
-fn refusal(engine: &mut Engine, wanted: Ticket) -> Refusal {
+pub(crate) fn refusal(engine: &mut Engine, wanted: Ticket) -> Refusal {
     engine.expect(|event| match event {
         Event::Refused { ticket, refusal, .. } if *ticket == wanted => Some(*refusal),
         _ => None,
     })
 }
 
-fn end(engine: &mut Engine, instance: &Instance) -> End {
+pub(crate) fn end(engine: &mut Engine, instance: &Instance) -> End {
     let wanted = (instance.slot, instance.generation);
     engine.expect(|event| match event {
         Event::Ended { slot, generation, end, .. } if (*slot, *generation) == wanted => Some(*end),
@@ -22,7 +22,7 @@ fn end(engine: &mut Engine, instance: &Instance) -> End {
     })
 }
 
-fn describe(engine: &mut Engine) -> (Vec<SlotInfo>, NodeInfo) {
+pub(crate) fn describe(engine: &mut Engine) -> (Vec<SlotInfo>, NodeInfo) {
     engine.send(&Request::Describe);
     let node = engine.expect(|event| match event {
         Event::Node(node) => Some(*node),
@@ -38,7 +38,7 @@ fn describe(engine: &mut Engine) -> (Vec<SlotInfo>, NodeInfo) {
     (slots, node)
 }
 
-fn wait_for_cold(engine: &mut Engine, count: u32) {
+pub(crate) fn wait_for_cold(engine: &mut Engine, count: u32) {
     eventually("the pool is full", || describe(engine).1.slots_cold == count);
 }
 

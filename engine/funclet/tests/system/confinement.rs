@@ -68,8 +68,13 @@ a = socket.create_server(('127.0.0.1', 0)); b = socket.create_connection(a.getso
     );
     assert_eq!(
         instance.run("import resource; result = resource.getrlimit(resource.RLIMIT_CORE)"),
-        json!([0, 0])
+        json!([1, 1]),
+        "1 is the one value that also stops a dump into a pipe"
     );
+    let ranks =
+        "result = [resource.getrlimit(getattr(resource, n)) for n in ('RLIMIT_RTPRIO', 'RLIMIT_NICE')]";
+    let found = instance.run(ranks);
+    assert_eq!(found, json!([[0, 0], [0, 0]]));
     assert_eq!(instance.run("result = resource.getrlimit(resource.RLIMIT_NOFILE)[0]"), 1024);
 }
 
@@ -171,6 +176,14 @@ fn only_tmp_can_be_written_to() {
     let shadow = instance
         .run("result = [os.path.exists(p) for p in ('/etc/shadow', '/root/.ssh', '/work', '/sys/fs')]");
     assert_eq!(shadow, json!([false, false, false, false]));
+    let proc = "result = [line.split()[5].split(',')[0] for line in open('/proc/self/mountinfo') if line.split()[4] == '/proc']";
+    assert_eq!(instance.run(proc), json!(["ro"]));
+    for file in ["/proc/self/oom_score_adj", "/proc/self/comm", "/proc/sys/net/ipv4/ip_forward"] {
+        let result = instance.run(&format!("result = attempt(lambda: open('{file}', 'w'))"));
+        assert_eq!(result, "EROFS", "{file}");
+    }
+    // For the kernel's choice when memory is out: set before there was a /proc to write to.
+    assert_eq!(instance.run("result = open('/proc/self/oom_score_adj').read()"), "500\n");
 }
 
 #[test]

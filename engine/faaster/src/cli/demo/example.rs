@@ -18,7 +18,8 @@ use super::super::error::CliError;
 use super::super::output::remark;
 use super::super::package::package;
 use crate::clock::wait_readable;
-use crate::config::Config;
+use crate::config::{Config, Rootfs};
+use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, embedded};
 
 /// A small program without dependencies takes seconds.
@@ -50,7 +51,9 @@ pub(crate) fn find(config: &Config, names: &[String]) -> Result<Vec<Example>, Cl
         .map_err(|(path, error)| local(&format_args!("cannot write {}: {error}", path.display())))?;
     let folders: Vec<PathBuf> =
         std::iter::once(home.path().to_owned()).chain(config.runtimes.iter().cloned()).collect();
-    let found = runtimes::find(&folders, &Default::default()).map_err(|error| local(&error))?;
+    let found =
+        runtimes::find(&folders, &Default::default(), &mut Roots::new(&Rootfs::host(), Path::new("/")))
+            .map_err(|error| local(&error))?;
     let mut examples = Vec::new();
     for name in names {
         let example = match found.examples.get(name) {
