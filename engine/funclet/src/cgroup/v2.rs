@@ -51,7 +51,7 @@ impl Unified {
 
     fn open_in(place: Place, top_name: &str) -> Result<Self, CgroupError> {
         let base = place.base;
-        require_controllers(&base)?;
+        require_controllers(&base, place.depth)?;
         match (enable(&base), place.processes) {
             (Err(Errno::BUSY), Processes::MayMove) => {
                 move_processes_to_leaf(&base)?;
@@ -81,7 +81,15 @@ impl Unified {
 /// A group that could hold our top group.
 struct Place {
     base: Base,
+    depth: Depth,
     processes: Processes,
+}
+
+/// Where in the tree that this process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Root,
+    Below,
 }
 
 /// What may be done with the processes that are in it.
@@ -97,14 +105,16 @@ fn places(machine: &Machine) -> Vec<Place> {
     let Ok(root) = Base::open(mounted, "/") else { return Vec::new() };
     let inside = own.trim_matches('/');
     if inside.is_empty() {
-        return vec![Place { base: root, processes: Processes::MayMove }];
+        return vec![Place { base: root, depth: Depth::Root, processes: Processes::MayMove }];
     }
-    let parent = match inside.rsplit_once('/') {
-        Some((parent, _)) => root.below(parent),
-        None => Base::open(mounted, "/"),
+    let within =
+        root.below(inside).map(|base| Place { base, depth: Depth::Below, processes: Processes::MayMove });
+    let beside = match inside.rsplit_once('/') {
+        Some((parent, _)) => {
+            root.below(parent).map(|base| Place { base, depth: Depth::Below, processes: Processes::Stay })
+        }
+        None => Ok(Place { base: root, depth: Depth::Root, processes: Processes::Stay }),
     };
-    let beside = parent.map(|base| Place { base, processes: Processes::Stay });
-    let within = root.below(inside).map(|base| Place { base, processes: Processes::MayMove });
     beside.into_iter().chain(within).collect()
 }
 
@@ -113,13 +123,16 @@ pub(super) fn bases(machine: &Machine) -> Vec<Base> {
     places(machine).into_iter().map(|place| place.base).collect()
 }
 
-fn require_controllers(base: &Base) -> Result<(), CgroupError> {
+fn require_controllers(base: &Base, depth: Depth) -> Result<(), CgroupError> {
     let text = base
         .read_text("cgroup.controllers")
         .map_err(|source| CgroupError::File { file: "cgroup.controllers", source })?;
     for controller in ["memory", "pids"] {
         if !text.split_whitespace().any(|name| name == controller) {
-            return Err(CgroupError::NoController(controller));
+            return Err(match depth {
+                Depth::Root => CgroupError::NoController(controller),
+                Depth::Below => CgroupError::NotDelegated { controller, group: base.label.clone() },
+            });
         }
     }
     Ok(())

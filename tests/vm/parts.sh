@@ -1,0 +1,37 @@
+# What the virtual machine can run, by name. Sourced by tests/vm/run and tests/vm/guest.
+
+# Rust tests that need a real kernel, then those of tests/system by module.
+ALL=(sys netlink shard funclet test_cgroups test_isolation test_failures test_crash test_start test_stop test_scheduling
+    test_runtimes test_logs test_zip test_cli test_demo test_http conformance)
+# What runs unless more is asked for.
+CHOSEN=(sys netlink shard funclet)
+# A part that takes longer hangs.
+PART_TIMEOUT_S=900
+
+# run_part PART: in a pid namespace of its own, whose end nothing survives.
+run_part() {
+    export -f part rust
+    export TREE OUT
+    unshare --pid --fork --kill-child --mount-proc timeout --kill-after=10 "$PART_TIMEOUT_S" bash -uo pipefail -c 'part "$1"; exit $?' part "$1"
+}
+
+part() {
+    case "$1" in
+        sys) rust engine/sys faaster_sys ;;
+        netlink) rust netlink system ;;
+        shard) rust engine/shard loopback ;;
+        funclet) rust engine/funclet system --test-threads=1 ;;
+        conformance) cd "$TREE" && /usr/bin/python3 tests/conformance.py ;;
+        test_*) cd "$TREE/tests" && /usr/bin/python3 -m unittest -v "system.$1" ;;
+        *) echo "there is no part $1"; return 1 ;;
+    esac
+}
+
+# rust FOLDER TARGET ARGUMENT...: a test program as cargo runs it.
+rust() {
+    local folder=$TREE/$1 target=$2 program
+    shift 2
+    program=$(awk -v folder="$folder" -v target="$target" '$1 == folder && $2 == target { print $3 }' "$OUT/programs")
+    [ -n "$program" ] || { echo "cargo made no test program $target in $folder"; return 1; }
+    cd "$folder" && "$program" "$@"
+}
