@@ -4,6 +4,7 @@ On hosts with v1 controllers and on those with v2 alone; what v1 does not have i
 """
 
 import os
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
@@ -67,8 +68,10 @@ class DelegationTest(unittest.TestCase):
     """Engines that are started somewhere in the tree: by a service manager, or in a container."""
 
     def setUp(self):
-        self.parent = machine.CGROUPS / f"faaster-test-{os.getpid()}"
+        self.parent = machine.CGROUPS / f"test-of-faaster-{os.getpid()}"
         self.own = self.parent / "service"
+        # As a service manager leaves the root.
+        (machine.CGROUPS / "cgroup.subtree_control").write_text("+memory +pids +cpu")
         self.own.mkdir(parents=True)
         self.addCleanup(self.remove)
 
@@ -103,22 +106,29 @@ class DelegationTest(unittest.TestCase):
         self.assertEqual(group.parent.parent, self.parent)
         self.assertEqual((self.own / "cgroup.procs").read_text(), "")
 
+    def test_in_a_delegated_group_it_stays_inside(self):
+        # systemd's mark of Delegate=yes: what is around the group is not ours to change.
+        os.setxattr(self.own, "trusted.delegate", b"1")
+        (self.parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
+        group = self.serves(Node(before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"]))
+        self.assertEqual(group.parent.parent, self.own)
+
     def test_as_a_container_s_root_it_makes_room_in_it(self):
         # As in a container with a cgroup namespace: its processes are in what it sees as the root of the tree, and
         # that is not the real one, so it may hold either processes or groups with limits.
         (self.parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
-        inside = "mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup && exec \"$@\""
+        inside = "umount /sys/fs/cgroup && mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup && exec \"$@\""
         unshared = f"echo $$ >{self.own}/cgroup.procs && exec unshare --cgroup --mount sh -c '{inside}' sh \"$@\""
         group = self.serves(Node(before=["sh", "-c", unshared, "sh"]))
         self.assertEqual(group.parent.parent, self.own)
 
     def test_without_the_controllers_it_says_so(self):
         # Nobody gives this group any, and its parent may not either: it holds a process.
-        (self.parent / "deeper").mkdir()
         with subprocess.Popen(["sleep", "1000"]) as sleeper:
             try:
                 (self.parent / "cgroup.procs").write_text(str(sleeper.pid))
                 node = Node(before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"])
+                self.addCleanup(shutil.rmtree, node.home)
                 with self.assertRaisesRegex(AssertionError, "cgroup .*service is given no memory controller"):
                     node.start()
             finally:

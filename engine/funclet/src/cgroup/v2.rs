@@ -3,8 +3,9 @@
 //! Owns: our top group, and where in the tree it may be. Must not know: containers.
 //! A group that gives controllers to its children may hold no process itself ("no internal processes", cgroups(7)),
 //! except the real root. So the top group goes, first of these that works: directly into the root of the mount if
-//! this process is there; beside this process's own group, where the parent gives controllers already; into its own
-//! group, whose processes then move into a leaf.
+//! this process is there; beside this process's own group, where the parent holds no process; into its own group,
+//! whose processes then move into a leaf. A group that was delegated (systemd's Delegate=yes) comes before its parent,
+//! which stays its owner's.
 
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -115,7 +116,18 @@ fn places(machine: &Machine) -> Vec<Place> {
         }
         None => Ok(Place { base: root, depth: Depth::Root, processes: Processes::Stay }),
     };
+    if within.as_ref().is_ok_and(|place| is_delegated(&place.base)) {
+        return within.into_iter().chain(beside).collect();
+    }
     beside.into_iter().chain(within).collect()
+}
+
+/// Whether systemd has marked a group as its processes' own ("Control Group APIs and Delegation").
+fn is_delegated(group: &Base) -> bool {
+    let mut value = [0; 8];
+    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        rustix::fs::fgetxattr(&group.dir, *name, &mut value).is_ok_and(|length| value[..length] == *b"1")
+    })
 }
 
 /// Places of our top groups.

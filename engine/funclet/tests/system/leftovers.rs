@@ -1,5 +1,7 @@
 //! Ends of funclet and supervisor, orderly and not: nothing may be left, and others may not be touched.
 
+use std::path::PathBuf;
+
 use faaster_funclet::{Outcome, SweepConfig, sweep};
 
 use crate::support::{Instance, Node, Options, can_run, eventually};
@@ -83,8 +85,8 @@ fn the_sweep_is_faster_than_what_forks() {
     node.kill_funclet();
     eventually("all containers die", || node.processes().is_empty());
     // Into each hierarchy's top group; then two processes that only fork, each child living for a moment.
-    let places: Vec<String> = node.cgroups().into_iter().map(|top| group_for_processes(top)).collect();
-    let joins: String = places.iter().map(|procs| format!("echo $$ > {procs} || exit 0; ")).collect();
+    let places: Vec<String> = node.cgroups().into_iter().map(group_for_processes).collect();
+    let joins: String = places.iter().map(|procs| format!("echo $$ > {procs} || exit 1; ")).collect();
     let script = format!("{joins} for n in 1 2; do while :; do sleep 0.3 & done & done; wait");
     let mut forks = std::process::Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
     let in_groups = || {
