@@ -72,7 +72,7 @@ class Node:
         self.arguments = [
             "serve", "--json", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0",
             f"--data={self.data}", f"--run={self.run}", f"--grace={grace}",
-            f"--pool={POOLS}", *arguments,
+            f"--pool={POOLS}", f"--boot-timeout={patience(10)}s", *arguments,
         ]
         self.env = env or {}
         # Words before the program: what starts it by exec.

@@ -198,7 +198,7 @@ pub const FUNCLETS_MAX: usize = 16;
 pub const CLAIMS_PER_SECOND_MAX: u32 = 20_000;
 /// Processes and threads in one container.
 pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
-/// A prepared container must have sent `hello` this long after its birth.
+/// A prepared container must have sent `hello` this long after its birth, unless the configuration says otherwise.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of /tmp in a container, default.
 pub const TMP_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;

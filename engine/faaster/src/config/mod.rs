@@ -58,6 +58,7 @@ pub(crate) struct Config {
     pub simple_auth: bool,
     pub http_trigger: bool,
     pub max_runtime_idle: Duration,
+    pub boot_timeout: Duration,
     pub memory_bytes: u64,
     pub memory_overcommit: f64,
     pub placement: Placement,
@@ -208,6 +209,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
+        boot_timeout: r.one("boot_timeout", boot_timeout, |duration| value::show_duration(*duration)),
         memory_bytes: r.one("memory", |text| memory(text, machine), |bytes| value::show_size(*bytes)),
         memory_overcommit: r.one("memory_overcommit", value::factor, f64::to_string),
         placement: r.choice("placement", &[("home-core", Placement::HomeCore), ("free", Placement::Free)]),
@@ -278,6 +280,13 @@ fn account(text: &str) -> Result<AccountId, String> {
     AccountId::parse(text).map_err(|_| {
         format!("must be 1 to {} printable characters without spaces", limits::ACCOUNT_ID_BYTES_MAX)
     })
+}
+
+fn boot_timeout(text: &str) -> Result<Duration, String> {
+    match value::duration(text, DURATION_MAX)? {
+        Duration::ZERO => Err("must be more than nothing".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 fn memory(text: &str, machine: &Machine) -> Result<u64, String> {

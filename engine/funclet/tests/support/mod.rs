@@ -105,6 +105,7 @@ pub(crate) struct Options {
     pub(crate) pool: u32,
     pub(crate) slots_max: u32,
     pub(crate) memory_bytes: u64,
+    pub(crate) boot_timeout: Duration,
     pub(crate) runtimes: Vec<RuntimeSpec>,
     /// What the funclet's process finds as its /proc.
     pub(crate) proc: Proc,
@@ -124,6 +125,7 @@ impl Default for Options {
             pool: 1,
             slots_max: 8,
             memory_bytes: 4 << 30,
+            boot_timeout: patience(faaster_limits::BOOT_TIMEOUT),
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
         }
@@ -185,6 +187,7 @@ impl Node {
             runtimes,
             memory_bytes: options.memory_bytes,
             memory_overcommit: 1.0,
+            boot_timeout: options.boot_timeout,
             slots_max: options.slots_max,
             uid_base: UID_BASE_DEFAULT + NODES.fetch_add(1, Ordering::Relaxed) * 64 * UIDS_PER_SLOT,
             shard_cores: cores.clone(),
