@@ -15,6 +15,7 @@ from support.node import Node
 from support.wait import until
 
 MEBIBYTE = 1 << 20
+FEW = "--pool=python3=1,nodejs=0,ruby=0,provided=0"
 V2_ONLY = "memory is a v1 controller on this host, and v1 has no rule about where processes may be"
 
 
@@ -101,7 +102,7 @@ class DelegationTest(unittest.TestCase):
         return group
 
     def test_in_a_group_of_its_own_it_works_beside_itself(self):
-        node = Node(before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"])
+        node = Node(FEW, before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"])
         group = self.serves(node)
         self.assertEqual(group.parent.parent, self.parent)
         self.assertEqual((self.own / "cgroup.procs").read_text(), "")
@@ -110,7 +111,7 @@ class DelegationTest(unittest.TestCase):
         # systemd's mark of Delegate=yes: what is around the group is not ours to change.
         os.setxattr(self.own, "trusted.delegate", b"1")
         (self.parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
-        group = self.serves(Node(before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"]))
+        group = self.serves(Node(FEW, before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"]))
         self.assertEqual(group.parent.parent, self.own)
 
     def test_as_a_container_s_root_it_makes_room_in_it(self):
@@ -119,7 +120,7 @@ class DelegationTest(unittest.TestCase):
         (self.parent / "cgroup.subtree_control").write_text("+memory +pids +cpu")
         inside = "umount /sys/fs/cgroup && mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup && exec \"$@\""
         unshared = f"echo $$ >{self.own}/cgroup.procs && exec unshare --cgroup --mount sh -c '{inside}' sh \"$@\""
-        group = self.serves(Node(before=["sh", "-c", unshared, "sh"]))
+        group = self.serves(Node(FEW, before=["sh", "-c", unshared, "sh"]))
         self.assertEqual(group.parent.parent, self.own)
 
     def test_without_the_controllers_it_says_so(self):
@@ -127,7 +128,7 @@ class DelegationTest(unittest.TestCase):
         with subprocess.Popen(["sleep", "1000"]) as sleeper:
             try:
                 (self.parent / "cgroup.procs").write_text(str(sleeper.pid))
-                node = Node(before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"])
+                node = Node(FEW, before=["sh", "-c", f'echo $$ >{self.own}/cgroup.procs && exec "$@"', "sh"])
                 self.addCleanup(shutil.rmtree, node.home)
                 with self.assertRaisesRegex(AssertionError, "cgroup .*service is given no memory controller"):
                     node.start()
