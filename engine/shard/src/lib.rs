@@ -27,6 +27,7 @@ mod outbox;
 mod placement;
 mod prepared;
 mod random;
+mod rest;
 mod shard;
 mod slab;
 mod spares;

@@ -88,6 +88,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         One,
         "A prepared container that is not ready after this long is given up",
     ),
+    row(
+        "freeze_after",
+        "DURATION",
+        "30s",
+        One,
+        "The processes of an instance that has had no call for longer are stopped until the next; or never",
+    ),
     row("memory", "SIZE", "80%", One, "Memory of the node for functions: a size, or a part of the machine's"),
     row(
         "memory_overcommit",
