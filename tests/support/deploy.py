@@ -164,6 +164,7 @@ class EngineCase(unittest.TestCase):
         cls.before_start(cls.node)
         cls.node.start()
         cls.addClassCleanup(cls.node.__exit__, None, None, None)
+        until(lambda: len(cold_containers(cls.node)) == cls.prepared(), "a full pool")
         # Whatever is made once and kept, is made now.
         cls.deploy("warmup", "def handler(event, context):\n    print('warm')\n    return 'warm'\n")
         answer = cls.node.invoke("warmup")

@@ -67,6 +67,51 @@ def cgroups_of(instance):
     return found
 
 
+def is_cgroup_v2():
+    """Whether memory is a controller of v2 here."""
+    file = CGROUPS / "cgroup.controllers"
+    return file.exists() and "memory" in file.read_text().split()
+
+
+def cgroup_of(pid, controller="memory"):
+    """Directory of the cgroup of a process that has the say over a resource."""
+    places = [line.split(":", 2) for line in (PROC / str(pid) / "cgroup").read_text().splitlines()]
+    for _, controllers, path in places:
+        if controller in controllers.split(","):
+            return CGROUPS / controllers / path.lstrip("/")
+    return next(CGROUPS / path.lstrip("/") for _, controllers, path in places if not controllers)
+
+
+def number_in(file):
+    """The number in a cgroup file; None where the kernel has no such file or it says that there is no limit."""
+    try:
+        text = file.read_text().strip()
+    except FileNotFoundError:
+        return None
+    return None if text == "max" else int(text)
+
+
+def limits_of(pid):
+    """Limits of a process's cgroup: bytes of memory and of swap, processes, weight of cpu (in the version's own unit)."""
+    memory, pids, cpu = (cgroup_of(pid, name) for name in ("memory", "pids", "cpu"))
+    if is_cgroup_v2():
+        return {
+            "memory": number_in(memory / "memory.max"), "swap": number_in(memory / "memory.swap.max"),
+            "pids": number_in(pids / "pids.max"), "cpu": number_in(cpu / "cpu.weight"),
+        }
+    bytes_max, both_max = (number_in(memory / f"memory.{kind}limit_in_bytes") for kind in ("", "memsw."))
+    return {
+        "memory": bytes_max, "swap": None if both_max is None else both_max - bytes_max,
+        "pids": number_in(pids / "pids.max"), "cpu": number_in(cpu / "cpu.shares"),
+    }
+
+
+def uses_of(pid):
+    """What a process's cgroup uses now: bytes of memory, and processes and threads."""
+    memory = cgroup_of(pid) / ("memory.current" if is_cgroup_v2() else "memory.usage_in_bytes")
+    return {"memory": number_in(memory), "processes": number_in(cgroup_of(pid, "pids") / "pids.current")}
+
+
 def abandoned_cgroups():
     """Directories of the cgroups of any engine in which, and below which, there is no process at all."""
     found = []

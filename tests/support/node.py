@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support import machine
 from support.http_client import quoted, request
-from support.wait import PATIENCE_S, until
+from support.wait import PATIENCE_S, TIME_FACTOR, patience, timeout, until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -61,7 +61,7 @@ POOLS = "python3=2,nodejs=1,ruby=1,provided=1"
 class Node:
     """A running engine. Use as a context manager: the end checks that nothing is left."""
 
-    def __init__(self, *arguments, grace="20s", home=None, env=None):
+    def __init__(self, *arguments, grace="20s", home=None, env=None, before=()):
         # Not below /tmp or /run, which may be mounted noexec.
         self.home = Path(home or tempfile.mkdtemp(prefix="faaster-test-", dir="/var/tmp"))
         self.owns_home = home is None
@@ -72,9 +72,11 @@ class Node:
         self.arguments = [
             "serve", "--json", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0",
             f"--data={self.data}", f"--run={self.run}", f"--grace={grace}",
-            f"--pool={POOLS}", *arguments,
+            f"--pool={POOLS}", f"--boot-timeout={patience(10)}s", *arguments,
         ]
         self.env = env or {}
+        # Words before the program: what starts it by exec.
+        self.before = before
         self.process = None
         self.pidfd = None
         self.ready = None
@@ -88,7 +90,7 @@ class Node:
         self.seen = set()
         with open(self.errors_path, "ab") as errors:
             self.process = subprocess.Popen(
-                [program(), *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                [*self.before, program(), *self.arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
                 env=clean_environment(**self.env),
             )
         self.pidfd = os.pidfd_open(self.process.pid)
@@ -179,7 +181,7 @@ class Node:
         """No process, cgroup, mount, socket or run-time file of the engine is there any more."""
         until(lambda: not [pid for pid in self.seen if machine.stat_of(pid)], self.left_processes)
         if self.ready:
-            until(lambda: not machine.cgroups_of(self.instance), f"cgroups of {self.instance} gone", patience_s=10)
+            until(lambda: not machine.cgroups_of(self.instance), f"cgroups of {self.instance} gone", patience_s=patience(10))
             for address in (self.controller, self.registry):
                 assert machine.port_is_free(int(address.rsplit(":", 1)[1])), f"{address} is still taken"
         assert not machine.mounts_below(self.home), machine.mounts_below(self.home)
@@ -196,6 +198,8 @@ class Node:
         """Creates a function from {file: content}; a text is the content of index.py or index.js."""
         if isinstance(files, str):
             files = {"index.js" if runtime.startswith("node") else "index.py": files}
+        if TIME_FACTOR > 1:
+            fields.setdefault("Timeout", timeout(5))
         body = {"Runtime": runtime, "Handler": handler, "Code": base64.b64encode(zipped(files)).decode(), **fields}
         headers = {"Content-Type": "application/json"}
         if account:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.deploy import EngineCase, brn
 from support.node import clean_environment, program, run_command, zipped
-from support.wait import PATIENCE_S, until
+from support.wait import PATIENCE_S, timeout, until
 
 DONE, FAILED, REFUSED, UNREACHABLE, MISSING = range(5)
 ECHO = "def handler(event, context):\n    print('was called')\n    return event\n"
@@ -130,7 +130,7 @@ class CliTest(EngineCase):
         self.assertLessEqual({"echo", "fails"}, names)
         table = self.cli("functions").stdout
         self.assertRegex(table, r"(?m)^NAME +VERSION +RUNTIME")
-        self.assertRegex(table, r"(?m)^echo +\$LATEST +python3 +index\.handler +128 +5 +0 ")
+        self.assertRegex(table, r"(?m)^echo +\$LATEST +python3 +index\.handler +128 +%d +0 " % timeout(5))
         listed = [one for one in self.data("instances") if one["FunctionName"] == "echo"]
         self.assertEqual(len(listed), 1)
         table = self.cli("instances").stdout

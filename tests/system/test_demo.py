@@ -13,7 +13,7 @@ from pathlib import Path
 from support import machine
 from support.deploy import Told
 from support.node import clean_environment, program, run_command
-from support.wait import until
+from support.wait import patience, until
 
 
 def folders():
@@ -38,7 +38,7 @@ class DemoTest(unittest.TestCase):
         until(lambda: not held() - others, Told(lambda: f"mounts and cgroups gone: {held() - others}"))
 
     def test_every_language_is_measured_and_nothing_is_left(self):
-        ended = run_command("demo", "--once", "--json", timeout_s=300)
+        ended = run_command("demo", "--once", "--json", timeout_s=patience(300))
         self.assertEqual(ended.returncode, 0, ended.stderr)
         rows = {row["runtime"]: row for row in json.loads(ended.stdout)}
         self.assertLessEqual({"python3", "nodejs", "provided"}, set(rows), ended.stderr)
@@ -59,9 +59,9 @@ class DemoTest(unittest.TestCase):
                     output.seek(0)
                     return output.read()
 
-                until(lambda: "goes on serving" in said() or process.poll() is not None, "the farewell", patience_s=300)
+                until(lambda: "goes on serving" in said() or process.poll() is not None, "the farewell", patience_s=patience(300))
                 line = next((line for line in said().splitlines() if "curl -d" in line), "false")
-                called = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=60, check=False)
+                called = subprocess.run(line, shell=True, capture_output=True, text=True, timeout=patience(60), check=False)
                 self.assertIn("Hello", called.stdout, said())
                 process.send_signal(number)
                 self.assertEqual(process.wait(120), 0, said())
@@ -73,7 +73,7 @@ class DemoTest(unittest.TestCase):
             for port in (8001, 8002):
                 with contextlib.suppress(OSError):
                     stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            ended = run_command("demo", "--once", "--json", "--shards=1", "--pool=ruby=0", timeout_s=300)
+            ended = run_command("demo", "--once", "--json", "--shards=1", "--pool=ruby=0", timeout_s=patience(300))
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertRegex(ended.stderr, r"serving on http://127\.0\.0\.1:(?!8001)\d+ \(registry http://127\.0\.0\.1:(?!8002)\d+\)")
         self.assertTrue(json.loads(ended.stdout))
@@ -84,9 +84,9 @@ class DemoTest(unittest.TestCase):
             [program(), "demo"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment(), text=True,
         )
         with process.stdout:
-            until(lambda: "goes on serving" in process.stdout.readline(), "the farewell", patience_s=300)
+            until(lambda: "goes on serving" in process.stdout.readline(), "the farewell", patience_s=patience(300))
             process.kill()
-            process.wait(60)
+            process.wait(patience(60))
         self.assert_nothing_left()
 
 

@@ -7,10 +7,12 @@ from support.deploy import (
     Call, EngineCase, Gate, Wire, answers, counter, gates, head, instances, invocation, log_of, queued, remove, source,
 )
 from support.http_client import request
-from support.wait import until
+from support.wait import timeout, until
 
 EVENT_BYTES_MAX = 6_291_456
 PIDS_MAX = 1024
+# A function's time-out that tests wait for.
+SHORT_S = timeout(1)
 # Events that one shard keeps (ASYNC_QUEUE_MAX of engine/limits).
 ASYNC_QUEUE_MAX = 1024
 
@@ -47,7 +49,7 @@ class PythonFailureTest(FailureCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.deploy("fails", source("failures"), Timeout=30, MaxInstances=1)
-        cls.deploy("short", source("failures"), Timeout=1, MaxInstances=1)
+        cls.deploy("short", source("failures"), Timeout=SHORT_S, MaxInstances=1)
 
     def test_a_handler_that_throws(self):
         before = self.token("fails")
@@ -67,7 +69,7 @@ class PythonFailureTest(FailureCase):
                 # Killed first, answered then: nothing happens after the time-out.
                 self.assertTrue(gate.dead(), {pid: machine.stat_of(pid) for pid in gate.pids})
                 request_id = answer.headers["X-Easyfaas-Request-Id"]
-                self.assertEqual(self.failed(answer), {"errorMessage": f"{request_id} Task timed out after 1 seconds"})
+                self.assertEqual(self.failed(answer), {"errorMessage": f"{request_id} Task timed out after {SHORT_S} seconds"})
                 self.fresh_after("short", before)
 
     def test_a_process_that_exits(self):
@@ -98,7 +100,7 @@ class PythonFailureTest(FailureCase):
         self.fresh_after("fails", before)
 
     def test_a_fork_bomb_is_bounded_and_the_node_survives(self):
-        self.deploy("bomb", source("failures"), Timeout=4, MemorySize=1024)
+        self.deploy("bomb", source("failures"), Timeout=timeout(4), MemorySize=1024)
         self.deploy("bystander", source("failures"), Timeout=30)
         self.assertEqual(self.token("bystander"), self.token("bystander"))
         call = Call(self.node, "bomb", {"do": "bomb", "name": "bomb"})
@@ -145,7 +147,7 @@ class PythonFailureTest(FailureCase):
         token = self.good(self.node.invoke("short", {"do": "stubborn"})).text
         call = Call(self.node, "short", {"do": "stubborn", "stay": True, "name": "stubborn"})
         gate = Gate(self.node, "stubborn")
-        self.assertIn("Task timed out after 1 seconds", self.failed(call.answer())["errorMessage"])
+        self.assertIn(f"Task timed out after {SHORT_S} seconds", self.failed(call.answer())["errorMessage"])
         self.assertTrue(gate.dead())
         self.fresh_after("short", token)
 
@@ -161,7 +163,7 @@ class PythonFailureTest(FailureCase):
         for number, end in ((987_654_321, "removed"), (987_654_322, "timed out"), (987_654_323, "exited")):
             with self.subTest(end):
                 name = f"daemon-{number}"
-                self.deploy(name, source("failures"), Timeout=2, MaxInstances=1)
+                self.deploy(name, source("failures"), Timeout=timeout(2), MaxInstances=1)
                 self.good(self.node.invoke(name, {"do": "daemon", "seconds": number}))
                 until(lambda: len(processes_with(str(number))) == 1, "the daemon, which lives while its container does")
                 if end == "removed":
@@ -174,7 +176,7 @@ class PythonFailureTest(FailureCase):
                 until(lambda: not processes_with(str(number)), f"daemon of the {end} function gone")
 
     def test_a_thread_that_goes_on_after_the_answer_harms_nobody(self):
-        self.deploy("busy", source("failures"), Timeout=5)
+        self.deploy("busy", source("failures"), Timeout=timeout(5))
         token = self.good(self.node.invoke("busy", {"do": "threads"})).text
         self.assertEqual(self.token("busy"), token)
 
@@ -235,7 +237,7 @@ class NodeFailureTest(FailureCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.deploy("fails", source("failures", "nodejs"), runtime="nodejs", Timeout=30, MaxInstances=1)
-        cls.deploy("short", source("failures", "nodejs"), runtime="nodejs", Timeout=1, MaxInstances=1)
+        cls.deploy("short", source("failures", "nodejs"), runtime="nodejs", Timeout=SHORT_S, MaxInstances=1)
 
     def test_a_handler_that_throws(self):
         before = self.token("fails")
@@ -259,7 +261,7 @@ class NodeFailureTest(FailureCase):
                 gate = Gate(self.node, f"never-{way}")
                 error = self.failed(call.answer())
                 self.assertTrue(gate.dead())
-                self.assertIn("Task timed out after 1 seconds", error["errorMessage"])
+                self.assertIn(f"Task timed out after {SHORT_S} seconds", error["errorMessage"])
                 self.fresh_after("short", before)
 
     def test_ends_of_the_process(self):
@@ -313,7 +315,7 @@ TOKEN = os.urandom(8).hex()
 def handler(event, context):
     if event.get("do") == "token":
         return TOKEN
-    while event.get("old") and context.get_remaining_time_in_millis() > 4000:
+    while event.get("old") and context.get_remaining_time_in_millis() > event["old"]:
         time.sleep(0.01)
     path = "/tmp/gate-" + event["gate"]
     if event.get("make", True):
@@ -324,23 +326,23 @@ def handler(event, context):
 """
 
     def test_alone(self):
-        self.deploy("alone", self.CODE, Timeout=1, PodConcurrentQuota=64)
+        self.deploy("alone", self.CODE, Timeout=SHORT_S, PodConcurrentQuota=64)
         before = self.token("alone")
         answer = self.node.invoke("alone", {"gate": "alone"})
-        self.assertIn("Task timed out after 1 seconds", self.failed(answer)["errorMessage"])
+        self.assertIn(f"Task timed out after {SHORT_S} seconds", self.failed(answer)["errorMessage"])
         self.fresh_after("alone", before)
 
     def test_among_63_neighbours_that_all_succeed(self):
-        self.deploy("crowd", self.CODE, Timeout=8, PodConcurrentQuota=64)
+        self.deploy("crowd", self.CODE, Timeout=timeout(8), PodConcurrentQuota=64)
         before = self.token("crowd")
-        slow = Call(self.node, "crowd", {"gate": "slow", "old": True})
+        slow = Call(self.node, "crowd", {"gate": "slow", "old": timeout(4000)})
         slow_gate = Gate(self.node, "slow")
         first = Call(self.node, "crowd", {"gate": "crowd"})
         gate = Gate(self.node, "crowd")
         rest = [Call(self.node, "crowd", {"gate": "crowd", "make": False}) for _ in range(self.NEIGHBOURS - 1)]
         until(lambda: sum(one["InFlight"] for one in instances(self.node, "crowd")) == 1 + self.NEIGHBOURS, "all inside")
         self.assertEqual(len(instances(self.node, "crowd")), 1)
-        self.assertIn("Task timed out after 8 seconds", self.failed(slow.answer())["errorMessage"])
+        self.assertIn(f"Task timed out after {timeout(8)} seconds", self.failed(slow.answer())["errorMessage"])
         self.assertTrue(all(call.is_alive() for call in [first, *rest]), "the neighbours go on")
         self.fresh_after("crowd", before)
         gate.open()
@@ -371,7 +373,7 @@ def handler(event, context):
                 self.assertEqual(self.good(answer).text, token)
 
     def test_a_promise_that_never_settles(self):
-        self.deploy("promise", source("failures", "nodejs"), runtime="nodejs", Timeout=1, PodConcurrentQuota=8)
+        self.deploy("promise", source("failures", "nodejs"), runtime="nodejs", Timeout=SHORT_S, PodConcurrentQuota=8)
         before = self.token("promise")
         self.assertIn("Task timed out", self.failed(self.node.invoke("promise", {"do": "hang"}))["errorMessage"])
         self.fresh_after("promise", before)
@@ -459,14 +461,14 @@ class ClientTest(EngineCase):
     def test_a_call_whose_time_in_the_queue_ends_is_told_to_come_again(self):
         # In one send: all three are there before the first can end. The second holds the only instance longer than the
         # third may wait, as its time begins when it runs.
-        self.deploy("full", source("gate"), Timeout=3, MaxInstances=1)
+        self.deploy("full", source("gate"), Timeout=timeout(3), MaxInstances=1)
         self.call("full", {"name": "warm", "wait": False})
         with Wire(self.node.controller) as wire:
             wire.send(b"".join(invocation("full", {"name": f"full-{n}"}) for n in range(3)))
             Gate(self.node, "full-0").open()
             self.assertEqual(wire.answer("POST").json()["name"], "full-0")
             Gate(self.node, "full-1")
-            self.assertIn("Task timed out after 3 seconds", wire.answer("POST").json()["errorMessage"])
+            self.assertIn(f"Task timed out after {timeout(3)} seconds", wire.answer("POST").json()["errorMessage"])
             refused = wire.answer("POST")
         self.assertEqual(refused.status, 429, refused)
         self.assertRegex(refused.headers["retry-after"], "^[0-9]+$")

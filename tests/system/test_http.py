@@ -9,7 +9,7 @@ import unittest
 
 from support.deploy import EngineCase, Gate, Wire, brn, counter, head, invocation, post, source
 from support.http_client import ACCOUNT, request
-from support.wait import until
+from support.wait import patience, until
 
 HEALTHZ = head("GET", "/healthz")
 
@@ -29,7 +29,7 @@ class Flood(threading.Thread):
         head = f"POST /v1/functions/flood HTTP/1.1\r\nHost: x\r\nContent-Length: {self.BODY_BYTES}\r\n\r\n"
         piece = b"x" * 65_536
         while not self.ending.is_set():
-            with socket.create_connection((host, int(port)), timeout=60) as connection:
+            with socket.create_connection((host, int(port)), timeout=patience(60)) as connection:
                 connection.sendall(head.encode())
                 left = self.BODY_BYTES
                 while left and not self.ending.is_set():

@@ -265,14 +265,6 @@ class IsolationTest(EscapeTests, EngineCase):
         self.assertEqual(self.call("writer"), ["secret"])
         self.assertEqual(self.call("reader"), [])
 
-    def test_limits_stand_in_the_cgroup(self):
-        pids = self.held("limits")
-        groups = {line.split(":")[1]: line.split(":")[2] for line in (machine.PROC / str(pids[0]) / "cgroup").read_text().splitlines()}
-        self.assertTrue(any(self.node.instance in path for path in groups.values()), groups)
-        memory = machine.CGROUPS / "memory" / groups["memory"].lstrip("/") / "memory.limit_in_bytes" if "memory" in groups else \
-            machine.CGROUPS / groups[""].lstrip("/") / "memory.max"
-        self.assertEqual(int(memory.read_text()), 256 << 20)
-
     def test_a_node_process_is_no_freer(self):
         self.deploy("node-probe", source("probe", "nodejs"), runtime="nodejs")
         seen = self.call("node-probe")

@@ -5,7 +5,7 @@ import unittest
 
 from support.deploy import Call, EngineCase, answers, log_of, printed, source, tail_of
 from support.http_client import request
-from support.wait import until
+from support.wait import timeout, until
 
 TAIL = {"Log-Type": "Tail"}
 TAIL_BYTES_MAX = 4096
@@ -106,9 +106,9 @@ class LogTest(EngineCase):
         code = "import time\ndef handler(event, context):\n    print('start')\n    time.sleep(60)\n    print('end')\n"
         for name, quota in (("late-alone", 0), ("late-shared", 8)):
             with self.subTest(name):
-                self.deploy(name, code, Timeout=1, PodConcurrentQuota=quota)
+                self.deploy(name, code, Timeout=timeout(1), PodConcurrentQuota=quota)
                 answer = self.node.invoke(name, headers=TAIL)
-                self.assertIn("Task timed out after 1 seconds", self.failed(answer)["errorMessage"])
+                self.assertIn(f"Task timed out after {timeout(1)} seconds", self.failed(answer)["errorMessage"])
                 self.assertEqual(printed(answer), ["start"])
                 self.assertRegex(tail_of(answer), r"Duration: 1(\.\d+)?s\tBilled Duration: 1(\.\d+)?s")
 

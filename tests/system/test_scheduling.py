@@ -6,7 +6,7 @@ from support.deploy import (
     Call, EngineCase, Gate, Wire, answers, gates, instances, invocation, queued, remove, source, used_memory,
 )
 from support.http_client import request
-from support.wait import until
+from support.wait import patience, timeout, until
 
 MEGABYTE = 1 << 20
 
@@ -205,7 +205,7 @@ class SchedulingTest(EngineCase):
 class CoolDownTest(EngineCase):
     """Instances that nobody calls go, and their memory comes back."""
 
-    ARGUMENTS = ("--max-runtime-idle=1s",)
+    ARGUMENTS = (f"--max-runtime-idle={patience(1)}s",)
 
     def test_an_idle_instance_goes_and_its_memory_comes_back(self):
         before = used_memory(self.node)
@@ -246,7 +246,7 @@ class ShortMemoryTest(EngineCase):
 
     def test_a_call_for_which_there_is_no_memory_is_told_to_come_again(self):
         self.deploy("holds", source("gate"), Timeout=60, MemorySize=384)
-        self.deploy("wants", source("gate"), Timeout=1, MemorySize=384)
+        self.deploy("wants", source("gate"), Timeout=timeout(1), MemorySize=384)
         call = Call(self.node, "holds", {"name": "holds"})
         gate = Gate(self.node, "holds")
         refused = self.node.invoke("wants", {"name": "x", "wait": False})
@@ -270,7 +270,7 @@ class ShortMemoryTest(EngineCase):
         self.assertEqual(self.good(other.answer()).json()["name"], "x")
 
     def test_a_function_that_can_never_fit(self):
-        self.deploy("giant", source("gate"), Timeout=2, MemorySize=1024)
+        self.deploy("giant", source("gate"), Timeout=timeout(2), MemorySize=1024)
         answer = self.node.invoke("giant", {"name": "x", "wait": False})
         self.assertEqual(answer.status, 429, answer)
 

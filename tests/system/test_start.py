@@ -10,6 +10,7 @@ import unittest
 from pathlib import Path
 
 from support.node import ROOT, Node, clean_environment, program, run_command
+from support.wait import PATIENCE_S
 
 AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
 
@@ -38,7 +39,7 @@ class StartTest(unittest.TestCase):
             )
             line = process.stdout.readline().decode()
             process.terminate()
-            self.assertEqual(process.wait(60), 0)
+            self.assertEqual(process.wait(PATIENCE_S), 0)
             process.stdout.close()
             self.assertRegex(
                 line, r"^faaster is serving on http://127\.0\.0\.1:\d+ \(registry http://127\.0\.0\.1:\d+\), "
@@ -92,7 +93,7 @@ class StartTest(unittest.TestCase):
     def test_without_root_it_says_so(self):
         for command in ("serve", "demo"):
             ended = subprocess.run(
-                [*AS_NOBODY, self.readable_program(), command], capture_output=True, text=True, timeout=60,
+                [*AS_NOBODY, self.readable_program(), command], capture_output=True, text=True, timeout=PATIENCE_S,
                 env=clean_environment(), cwd="/", check=False,
             )
             self.assertEqual(ended.returncode, 2, ended.stderr)
@@ -118,7 +119,7 @@ class StartTest(unittest.TestCase):
         for command in (["quickstart"], ["quickstart", "--once"], ["tests/run"], ["tests/run", "unit"]):
             with self.subTest(command):
                 ended = subprocess.run(
-                    [*AS_NOBODY, str(tree / command[0]), *command[1:]], capture_output=True, text=True, timeout=60,
+                    [*AS_NOBODY, str(tree / command[0]), *command[1:]], capture_output=True, text=True, timeout=PATIENCE_S,
                     env=environment, cwd="/", check=False,
                 )
                 self.assertEqual((ended.returncode, ended.stdout), (2, ""), ended.stderr)
@@ -139,7 +140,7 @@ class StartTest(unittest.TestCase):
         )
         ended = subprocess.run(
             ["/usr/bin/python3", "-c", refuse, program(), "serve", *self.places],
-            capture_output=True, text=True, timeout=60, env=clean_environment(),
+            capture_output=True, text=True, timeout=PATIENCE_S, env=clean_environment(),
         )
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertIn("io_uring", ended.stderr)
@@ -149,7 +150,7 @@ class StartTest(unittest.TestCase):
     def test_without_a_capability_it_says_which(self):
         ended = subprocess.run(
             ["setpriv", "--bounding-set=-sys_admin", program(), "serve", *self.places], capture_output=True, text=True,
-            timeout=60, env=clean_environment(), check=False,
+            timeout=PATIENCE_S, env=clean_environment(), check=False,
         )
         self.assertEqual(ended.returncode, 2, ended.stderr)
         self.assertIn("CAP_SYS_ADMIN", ended.stderr)

@@ -7,7 +7,7 @@ import threading
 import unittest
 
 from support.node import Node
-from support.wait import until
+from support.wait import patience, until
 
 # Sleeps as long as the event says, and leaves a mark that it has begun in its log.
 SLEEPER = """
@@ -43,7 +43,7 @@ def in_flight(node):
 def is_refused(address):
     host, port = address.rsplit(":", 1)
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        socket.create_connection((host, int(port)), timeout=patience(10)).close()
     except ConnectionRefusedError:
         return True
     return False

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.deploy import EngineCase
 from support.node import Node
-from support.wait import until
+from support.wait import patience, until
 
 HELLO = b"def handler(event, context):\n    return 'hello'\n"
 FILE, LINK, DIRECTORY, FIFO, DEVICE = 0o100644, 0o120777, 0o040755, 0o010644, 0o020644
@@ -197,7 +197,7 @@ class ZipTest(EngineCase):
         self.deploy("passing", {"index.py": unique})
         self.assertNotEqual(paths(self.node.data), before)
         self.assertEqual(self.node.cli("rm", "passing").returncode, 0)
-        until(lambda: len(paths(self.node.data)) <= len(before), "its code gone", patience_s=100, interval_s=0.2)
+        until(lambda: len(paths(self.node.data)) <= len(before), "its code gone", patience_s=patience(100), interval_s=0.2)
 
 
 class FullDiskTest(unittest.TestCase):

@@ -71,6 +71,7 @@ fn settings(start: &Start, index: u16) -> FuncletConfig {
         runtimes: start.runtimes.clone(),
         memory_bytes: config.memory_bytes / u64::from(config.funclets),
         memory_overcommit: config.memory_overcommit,
+        boot_timeout: config.boot_timeout,
         slots_max: config.slots_max / u32::from(config.funclets),
         uid_base: faaster_funclet::config::UID_BASE_DEFAULT,
         shard_cores: (0..shards).map(|shard| config.core_of(shard)).collect(),

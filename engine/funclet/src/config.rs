@@ -4,9 +4,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use faaster_function::RuntimeSpec;
-use faaster_limits::{FUNCLETS_MAX, RUNTIMES_MAX, SLOTS_MAX};
+use faaster_limits::{BOOT_TIMEOUT, FUNCLETS_MAX, RUNTIMES_MAX, SLOTS_MAX};
 use serde::{Deserialize, Serialize};
 
 /// User ids of one container.
@@ -79,6 +80,9 @@ pub struct FuncletConfig {
     pub memory_bytes: u64,
     /// Memory that may be promised is [`Self::memory_bytes`] times this.
     pub memory_overcommit: f64,
+    /// A container that is made must be ready this long after its birth.
+    #[serde(default = "boot_timeout_default")]
+    pub boot_timeout: Duration,
     /// Containers at once, prepared ones included.
     pub slots_max: u32,
     /// First user id of all funclets' containers.
@@ -91,6 +95,10 @@ pub struct FuncletConfig {
     /// Prepared containers of each runtime, instead of what the runtimes say.
     #[serde(default)]
     pub pool: Option<u32>,
+}
+
+fn boot_timeout_default() -> Duration {
+    BOOT_TIMEOUT
 }
 
 fn uid_base_default() -> u32 {
@@ -129,6 +137,7 @@ impl FuncletConfig {
             self.memory_overcommit.is_finite() && (0.1..=1000.0).contains(&self.memory_overcommit),
             format!("memory_overcommit is {}, must be 0.1 to 1000", self.memory_overcommit),
         );
+        require(!self.boot_timeout.is_zero(), "boot_timeout is 0".to_owned());
         require(!self.all_cores.is_empty(), "all_cores is empty".to_owned());
         let known = |core: &u16| usize::from(*core) < CORES_MAX;
         require(self.all_cores.iter().all(known), format!("a core number is not below {CORES_MAX}"));
@@ -217,6 +226,7 @@ mod tests {
             runtimes: vec![],
             memory_bytes: 1 << 30,
             memory_overcommit: 4.0,
+            boot_timeout: BOOT_TIMEOUT,
             slots_max: 100,
             uid_base: UID_BASE_DEFAULT,
             shard_cores: vec![0],
@@ -240,12 +250,13 @@ mod tests {
             index: 3,
             slots_max: 0,
             memory_overcommit: f64::NAN,
+            boot_timeout: Duration::ZERO,
             all_cores: vec![],
             run_dir: "relative".into(),
             ..sample()
         };
         let ConfigError(problems) = bad.validate().unwrap_err();
-        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert_eq!(problems.len(), 6, "{problems:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use faaster_limits::{BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
+use faaster_limits::CGROUP_REMOVE_TIMEOUT;
 use faaster_protocol::funclet::{Generation, LinkMessage, MESSAGE_BYTES, SlotId};
 use faaster_sys::credentials::{CredentialsError, die_with_parent};
 use faaster_sys::fdpass;
@@ -403,8 +403,8 @@ impl Funclet {
         }
     }
 
-    pub(crate) fn boot_deadline(now: Nanos) -> Nanos {
-        now.after(BOOT_TIMEOUT)
+    pub(crate) fn boot_deadline(&self, now: Nanos) -> Nanos {
+        now.after(self.config.boot_timeout)
     }
 }
 

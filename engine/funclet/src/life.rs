@@ -3,7 +3,7 @@
 //! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
 
 use faaster_init::{RECORD_BYTES, Record};
-use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, BOOT_TIMEOUT, CGROUP_REMOVE_TIMEOUT};
+use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT};
 use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
@@ -60,7 +60,7 @@ impl Funclet {
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
             .and_then(|()| self.poller.add(&status, Token::Status(id, generation), Interest::Read))
             .and_then(|()| self.poller.add(&channel, Token::Boot(id, generation), Interest::Read));
-        let timer = self.timers.add(Self::boot_deadline(now), Timer::Boot(id, generation));
+        let timer = self.timers.add(self.boot_deadline(now), Timer::Boot(id, generation));
         let container = Container {
             state: State::Creating,
             runtime,
@@ -153,7 +153,7 @@ impl Funclet {
     }
 
     pub(crate) fn on_boot_timeout(&mut self, id: SlotId, generation: Generation) {
-        self.fail_boot(id, generation, &format!("it was not ready after {} s", BOOT_TIMEOUT.as_secs()));
+        self.fail_boot(id, generation, &format!("it was not ready after {:?}", self.config.boot_timeout));
     }
 
     fn become_cold(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {

@@ -223,7 +223,7 @@ pub const CLAIMS_PER_SECOND_MAX: u32 = 20_000;
 pub const NOTICES_PER_SECOND_MAX: u32 = 50;
 /// Processes and threads in one container.
 pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
-/// A prepared container must have sent `hello` this long after its birth.
+/// A prepared container must have sent `hello` this long after its birth, unless the configuration says otherwise.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A funclet that was asked to freeze or thaw a container must have answered after this.
 pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use faaster_function::deployed::Concurrency;
+use faaster_patience::patience;
 use faaster_protocol::frame::{FLAG_MORE, FrameType};
 use faaster_shard::{Command, Notice};
 use play::{HASH, deployed, frame, invocation, play, read_answer, read_frame};
@@ -159,7 +160,8 @@ fn control_requests_reach_the_control_thread_whole() {
     let Some(play) = play(echo) else { return };
     let mut client = play.connect();
     client.write_all(b"GET /healthz?x=1 HTTP/1.1\r\nHost: x\r\nX-Test: yes\r\n\r\n").unwrap();
-    let Notice::Request(request) = play.notices.recv_timeout(Duration::from_secs(5)).unwrap() else {
+    let Notice::Request(request) = play.notices.recv_timeout(patience(Duration::from_secs(5))).unwrap()
+    else {
         panic!("a request was expected")
     };
     assert_eq!((request.method.as_str(), request.target.as_str()), ("GET", "/healthz?x=1"));

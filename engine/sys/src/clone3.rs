@@ -108,6 +108,7 @@ mod tests {
     use crate::child::{REPORT_BYTES, REPORT_FAILED};
     use crate::exec::CStringArray;
     use crate::pidfd::Exit;
+    use faaster_patience::patience;
     use std::os::fd::AsFd;
 
     fn strings(list: &[&str]) -> CStringArray {
@@ -141,7 +142,7 @@ mod tests {
         let birth =
             Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
         let child = birth.start().unwrap();
-        assert!(child.pidfd.wait_dead(std::time::Duration::from_secs(10)).unwrap());
+        assert!(child.pidfd.wait_dead(patience(std::time::Duration::from_secs(10))).unwrap());
         assert_eq!(child.pidfd.reap().unwrap(), Some(Exit::Code(7)));
         drop((report, output));
         let mut records = [0u8; 64];

@@ -166,6 +166,7 @@ fn poll_readable(fd: BorrowedFd<'_>, timeout: &Timespec) -> Result<bool, Errno> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use faaster_patience::patience;
 
     #[test]
     fn numbers_that_mean_everybody_are_refused() {
@@ -183,7 +184,7 @@ mod tests {
         assert!(!pidfd.is_dead().unwrap());
         assert_eq!(pidfd.try_reap().unwrap(), None);
         pidfd.kill().unwrap();
-        assert!(pidfd.wait_dead(std::time::Duration::from_secs(10)).unwrap());
+        assert!(pidfd.wait_dead(patience(std::time::Duration::from_secs(10))).unwrap());
         assert_eq!(pidfd.reap().unwrap(), Some(Exit::Signal(9)));
         assert_eq!(pidfd.kill(), Err(Errno::SRCH));
     }

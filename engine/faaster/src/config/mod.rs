@@ -53,6 +53,7 @@ pub(crate) struct Config {
     pub simple_auth: bool,
     pub http_trigger: bool,
     pub max_runtime_idle: Duration,
+    pub boot_timeout: Duration,
     /// `None`: instances are never frozen.
     pub freeze_after: Option<Duration>,
     pub memory_bytes: u64,
@@ -209,6 +210,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
+        boot_timeout: r.one("boot_timeout", boot_timeout, |duration| value::show_duration(*duration)),
         freeze_after: r.one("freeze_after", freeze_after, |after| {
             after.map_or_else(|| "never".to_owned(), value::show_duration)
         }),
@@ -282,6 +284,13 @@ fn account(text: &str) -> Result<AccountId, String> {
     AccountId::parse(text).map_err(|_| {
         format!("must be 1 to {} printable characters without spaces", limits::ACCOUNT_ID_BYTES_MAX)
     })
+}
+
+fn boot_timeout(text: &str) -> Result<Duration, String> {
+    match value::duration(text, DURATION_MAX)? {
+        Duration::ZERO => Err("must be more than nothing".to_owned()),
+        duration => Ok(duration),
+    }
 }
 
 fn memory(text: &str, machine: &Machine) -> Result<u64, String> {

@@ -82,6 +82,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("http_trigger", "BOOL", "true", Switch, "Serve /{user}/{function}[/{version}] as HTTP triggers"),
     row("max_runtime_idle", "DURATION", "300s", One, "An instance that has had no call for longer is ended"),
     row(
+        "boot_timeout",
+        "DURATION",
+        "10s",
+        One,
+        "A prepared container that is not ready after this long is given up",
+    ),
+    row(
         "freeze_after",
         "DURATION",
         "30s",

@@ -26,6 +26,10 @@ pub enum CgroupError {
         "the {0} controller is in no mounted cgroup hierarchy; mount it, or boot without cgroup_disable={0}, or give the container access to /sys/fs/cgroup"
     )]
     NoController(&'static str),
+    #[error(
+        "cgroup {group} is given no {controller} controller; start faaster where it is delegated (with systemd: Delegate=yes)"
+    )]
+    NotDelegated { controller: &'static str, group: String },
     #[error("cannot open the cgroup hierarchy at {path}")]
     Open { path: String, source: Errno },
     #[error("cannot make cgroup {group} in {hierarchy}")]
@@ -46,7 +50,7 @@ impl CgroupError {
     /// The kernel's reason, where it had one.
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Self::NoController(_) => None,
+            Self::NoController(_) | Self::NotDelegated { .. } => None,
             Self::Proc { source, .. }
             | Self::Open { source, .. }
             | Self::Create { source, .. }

@@ -3,8 +3,9 @@
 //! Owns: our top group, and where in the tree it may be. Must not know: containers.
 //! A group that gives controllers to its children may hold no process itself ("no internal processes", cgroups(7)),
 //! except the real root. So the top group goes, first of these that works: directly into the root of the mount if
-//! this process is there; beside this process's own group, where the parent gives controllers already; into its own
-//! group, whose processes then move into a leaf.
+//! this process is there; beside this process's own group, where the parent holds no process; into its own group,
+//! whose processes then move into a leaf. A group that was delegated (systemd's Delegate=yes) comes before its parent,
+//! which stays its owner's.
 
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
@@ -51,7 +52,7 @@ impl Unified {
 
     fn open_in(place: Place, top_name: &str) -> Result<Self, CgroupError> {
         let base = place.base;
-        require_controllers(&base)?;
+        require_controllers(&base, place.depth)?;
         match (enable(&base), place.processes) {
             (Err(Errno::BUSY), Processes::MayMove) => {
                 move_processes_to_leaf(&base)?;
@@ -81,7 +82,15 @@ impl Unified {
 /// A group that could hold our top group.
 struct Place {
     base: Base,
+    depth: Depth,
     processes: Processes,
+}
+
+/// Where in the tree that this process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    Root,
+    Below,
 }
 
 /// What may be done with the processes that are in it.
@@ -97,15 +106,28 @@ fn places(machine: &Machine) -> Vec<Place> {
     let Ok(root) = Base::open(mounted, "/") else { return Vec::new() };
     let inside = own.trim_matches('/');
     if inside.is_empty() {
-        return vec![Place { base: root, processes: Processes::MayMove }];
+        return vec![Place { base: root, depth: Depth::Root, processes: Processes::MayMove }];
     }
-    let parent = match inside.rsplit_once('/') {
-        Some((parent, _)) => root.below(parent),
-        None => Base::open(mounted, "/"),
+    let within =
+        root.below(inside).map(|base| Place { base, depth: Depth::Below, processes: Processes::MayMove });
+    let beside = match inside.rsplit_once('/') {
+        Some((parent, _)) => {
+            root.below(parent).map(|base| Place { base, depth: Depth::Below, processes: Processes::Stay })
+        }
+        None => Ok(Place { base: root, depth: Depth::Root, processes: Processes::Stay }),
     };
-    let beside = parent.map(|base| Place { base, processes: Processes::Stay });
-    let within = root.below(inside).map(|base| Place { base, processes: Processes::MayMove });
+    if within.as_ref().is_ok_and(|place| is_delegated(&place.base)) {
+        return within.into_iter().chain(beside).collect();
+    }
     beside.into_iter().chain(within).collect()
+}
+
+/// Whether systemd has marked a group as its processes' own ("Control Group APIs and Delegation").
+fn is_delegated(group: &Base) -> bool {
+    let mut value = [0; 8];
+    ["trusted.delegate", "user.delegate"].iter().any(|name| {
+        rustix::fs::fgetxattr(&group.dir, *name, &mut value).is_ok_and(|length| value[..length] == *b"1")
+    })
 }
 
 /// Places of our top groups.
@@ -113,13 +135,16 @@ pub(super) fn bases(machine: &Machine) -> Vec<Base> {
     places(machine).into_iter().map(|place| place.base).collect()
 }
 
-fn require_controllers(base: &Base) -> Result<(), CgroupError> {
+fn require_controllers(base: &Base, depth: Depth) -> Result<(), CgroupError> {
     let text = base
         .read_text("cgroup.controllers")
         .map_err(|source| CgroupError::File { file: "cgroup.controllers", source })?;
     for controller in ["memory", "pids"] {
         if !text.split_whitespace().any(|name| name == controller) {
-            return Err(CgroupError::NoController(controller));
+            return Err(match depth {
+                Depth::Root => CgroupError::NoController(controller),
+                Depth::Below => CgroupError::NotDelegated { controller, group: base.label.clone() },
+            });
         }
     }
     Ok(())

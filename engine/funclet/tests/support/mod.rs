@@ -16,6 +16,7 @@ use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
 use faaster_funclet::{FuncletConfig, InstanceId};
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{CallsAtOnce, RuntimeSpec};
+use faaster_patience::patience;
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header, LoadMeta};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request,
@@ -29,7 +30,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 static NODES: AtomicU32 = AtomicU32::new(0);
 
 /// How long anything may take before a test fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+fn ample() -> Duration {
+    patience(Duration::from_secs(30))
+}
 pub(crate) const ENGINE_UID: u32 = 61_234;
 
 /// Whether system tests can run here; says why not.
@@ -43,7 +46,7 @@ pub(crate) fn can_run() -> bool {
 
 /// Polls until something holds.
 pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + ample();
     while !holds() {
         assert!(Instant::now() < until, "timed out: {what}");
         let pause = rustix::event::Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
@@ -102,6 +105,7 @@ pub(crate) struct Options {
     pub(crate) pool: u32,
     pub(crate) slots_max: u32,
     pub(crate) memory_bytes: u64,
+    pub(crate) boot_timeout: Duration,
     pub(crate) runtimes: Vec<RuntimeSpec>,
     /// What the funclet's process finds as its /proc.
     pub(crate) proc: Proc,
@@ -121,6 +125,7 @@ impl Default for Options {
             pool: 1,
             slots_max: 8,
             memory_bytes: 4 << 30,
+            boot_timeout: patience(faaster_limits::BOOT_TIMEOUT),
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
         }
@@ -183,6 +188,7 @@ impl Node {
             runtimes,
             memory_bytes: options.memory_bytes,
             memory_overcommit: 1.0,
+            boot_timeout: options.boot_timeout,
             slots_max: options.slots_max,
             uid_base: UID_BASE_DEFAULT + NODES.fetch_add(1, Ordering::Relaxed) * 64 * UIDS_PER_SLOT,
             shard_cores: cores.clone(),
@@ -383,7 +389,7 @@ fn spawn_funclet(
 
 impl Engine {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        let timeout = Some(PATIENCE);
+        let timeout = Some(ample());
         rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, timeout)
             .unwrap();
         Self { socket, next_ticket: 0, aside: Vec::new() }
@@ -396,7 +402,7 @@ impl Engine {
     fn receive(&mut self) -> (Event, Vec<OwnedFd>) {
         let mut bytes = [0; MESSAGE_BYTES];
         let received = match fdpass::recv_with_fds(&self.socket, &mut bytes) {
-            Err(Errno::AGAIN) => panic!("no event in {PATIENCE:?}"),
+            Err(Errno::AGAIN) => panic!("no event in {:?}", ample()),
             result => result.unwrap(),
         };
         assert_ne!(received.bytes, 0, "the funclet closed the channel");
@@ -437,7 +443,7 @@ impl Engine {
             memory_mb: 256,
             pids_max: 32,
             tmp_mb: 512,
-            deadline_ns: now_ns() + 20_000_000_000,
+            deadline_ns: now_ns() + u64::try_from(patience(Duration::from_secs(20)).as_nanos()).unwrap(),
         }
     }
 
@@ -462,7 +468,7 @@ impl Engine {
             assert_eq!(ticket, wanted);
             let [channel, log, gauge]: [OwnedFd; 3] = fds.try_into().unwrap();
             let channel = UnixStream::from(channel);
-            channel.set_read_timeout(Some(PATIENCE)).unwrap();
+            channel.set_read_timeout(Some(ample())).unwrap();
             let (log, gauge, next_invocation) = (File::from(log), File::from(gauge), 0);
             return Instance {
                 slot,

@@ -282,7 +282,9 @@ fn a_runtime_that_says_nothing_is_given_up() {
     }
     let mut silent = python();
     silent.argv = ["/bin/sleep", "1000"].map(str::to_owned).into();
-    let mut node = Node::start(Options { pool: 0, runtimes: vec![silent], ..Options::default() });
+    let boot_timeout = std::time::Duration::from_secs(1);
+    let mut node =
+        Node::start(Options { pool: 0, boot_timeout, runtimes: vec![silent], ..Options::default() });
     let code = node.code(1, &[]);
     let claim = node.engine.claim_request(0, code);
     node.engine.send(&Request::Claim(claim));

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use faaster_function::{Deployed, deployed::Concurrency};
+use faaster_patience::patience;
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
 use faaster_protocol::funclet::{
     ClaimSource, CodeHash, Event, Generation, MESSAGE_BYTES, Request, RuntimeIndex, SlotId,
@@ -173,12 +174,12 @@ impl Play {
         let (done, wait) = mpsc::channel();
         let reply = Box::new(move |shard| done.send(shard).unwrap());
         self.commands.send(Command::Deploy(function, reply)).unwrap();
-        wait.recv_timeout(Duration::from_secs(5)).unwrap();
+        wait.recv_timeout(patience(Duration::from_secs(5))).unwrap();
     }
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(patience(Duration::from_secs(10)))).unwrap();
         stream
     }
 }

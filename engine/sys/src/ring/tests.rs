@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use faaster_patience::patience;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -13,8 +14,12 @@ use super::*;
 use crate::fdpass::send_with_fds;
 use crate::ring::MESSAGE_BYTES_MAX;
 
-const DEADLINE: Duration = Duration::from_secs(10);
 const BUFFERS: GroupSize = GroupSize { count: 8, bytes: 512 };
+
+/// Far above what anything takes.
+fn deadline() -> Duration {
+    patience(Duration::from_secs(10))
+}
 
 /// Which descriptors the ring accepts into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +58,7 @@ fn enabled(descriptors: Descriptors) -> Option<Uring> {
 
 /// Waits for the next completion.
 fn next(ring: &mut Uring, waiting: &mut Vec<Completion>) -> Completion {
-    let until = Instant::now() + DEADLINE;
+    let until = Instant::now() + deadline();
     while waiting.is_empty() {
         assert!(Instant::now() < until, "nothing happened");
         ring.wait(Some(Duration::from_millis(200)), waiting).unwrap();
@@ -74,7 +79,7 @@ impl Connected {
         let mut ring = enabled(descriptors)?;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.set_read_timeout(Some(deadline())).unwrap();
         let listener = ring.adopt(listener.into());
         ring.accept(listener, Token(1));
         let mut waiting = Vec::new();
@@ -252,7 +257,7 @@ fn records_bring_their_descriptors() {
     let sock = ring.adopt(ours);
     let mut waiting = Vec::new();
     let (mut near, far) = UnixStream::pair().unwrap();
-    near.set_read_timeout(Some(DEADLINE)).unwrap();
+    near.set_read_timeout(Some(deadline())).unwrap();
     for round in 0..3 {
         ring.receive_message(sock, Token(5));
         send_with_fds(theirs.as_fd(), b"record", &[far.as_fd(), theirs.as_fd()]).unwrap();
@@ -272,7 +277,7 @@ fn records_bring_their_descriptors() {
     // A record that is too long is no record; what came beside it is closed.
     drop(far);
     let (mut near, far) = UnixStream::pair().unwrap();
-    near.set_read_timeout(Some(DEADLINE)).unwrap();
+    near.set_read_timeout(Some(deadline())).unwrap();
     ring.receive_message(sock, Token(5));
     send_with_fds(theirs.as_fd(), &[1; MESSAGE_BYTES_MAX + 1], &[far.as_fd()]).unwrap();
     drop(far);
@@ -388,7 +393,7 @@ fn polling_submits_and_collects_without_waiting() {
         assert!(happened.iter().any(sent), "a small send is over when it is submitted: {happened:?}");
         happened.clear();
         connected.client.write_all(b"in").unwrap();
-        let until = Instant::now() + DEADLINE;
+        let until = Instant::now() + deadline();
         while happened.is_empty() {
             assert!(Instant::now() < until, "nothing happened");
             connected.ring.poll(&mut happened).unwrap();

@@ -1,0 +1,49 @@
+# What the virtual machine can run, by name. Sourced by tests/vm/run and tests/vm/guest.
+
+# Rust tests that need a real kernel, then those of tests/system by module; `ends` are some of test_failures.
+ALL=(sys netlink shard funclet test_cgroups test_isolation test_failures test_crash test_start test_stop test_scheduling
+    test_lifecycle test_runtimes test_logs test_zip test_cli test_demo test_http conformance)
+# What runs unless more is asked for.
+CHOSEN=(sys netlink shard funclet ends test_cgroups test_isolation test_stop)
+# Ends of instances that the kernel's limits and signals bring about.
+ENDS="a_process_that_runs_out_of_memory_is_named_so a_fork_bomb_is_bounded_and_the_node_survives
+    the_number_of_processes_has_an_end daemons_go_with_their_container a_process_that_is_killed"
+# A part that takes longer hangs.
+PART_TIMEOUT_S=900
+
+# run_part PART: in a pid namespace of its own, whose end nothing survives.
+run_part() {
+    export -f part rust
+    export TREE OUT ENDS
+    # bash is process 1 there: it reaps what is left to it.
+    timeout --kill-after=10 "$PART_TIMEOUT_S" \
+        unshare --pid --fork --kill-child --mount-proc bash -uo pipefail -c 'part "$1"; exit $?' part "$1"
+}
+
+# part NAME: for Rust, NAME:FILTER runs the tests whose name holds the filter.
+part() {
+    local name=${1%%:*} filter=() ends
+    [ "$name" = "$1" ] || filter=("${1#*:}")
+    case "$name" in
+        sys) rust engine/sys faaster_sys "${filter[@]}" ;;
+        netlink) rust netlink system "${filter[@]}" ;;
+        shard) rust engine/shard loopback "${filter[@]}" ;;
+        funclet) rust engine/funclet system --test-threads=1 "${filter[@]}" ;;
+        conformance) cd "$TREE" && /usr/bin/python3 tests/conformance.py ;;
+        ends)
+            read -ra ends <<<"${ENDS//$'\n'/ }"
+            cd "$TREE/tests" && /usr/bin/python3 -m unittest -v "${ends[@]/#/system.test_failures.PythonFailureTest.test_}"
+            ;;
+        test_*) cd "$TREE/tests" && /usr/bin/python3 -m unittest -v "system.$1" ;;
+        *) echo "there is no part $1"; return 1 ;;
+    esac
+}
+
+# rust FOLDER TARGET ARGUMENT...: a test program as cargo runs it.
+rust() {
+    local folder=$TREE/$1 target=$2 program
+    shift 2
+    program=$(awk -v folder="$folder" -v target="$target" '$1 == folder && $2 == target { print $3 }' "$OUT/programs")
+    [ -n "$program" ] || { echo "cargo made no test program $target in $folder"; return 1; }
+    cd "$folder" && "$program" "$@"
+}
