@@ -16,9 +16,10 @@ NGINX = """\
 user root;
 worker_processes 1;
 daemon off;
+worker_rlimit_nofile {files};
 pid {work}/{name}.pid;
 error_log {work}/{name}.error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     keepalive_requests 1000000000;
@@ -96,9 +97,10 @@ class Baseline(Contender):
         self.launch("worker", name, argv, lambda: accepts_unix(socket))
         return socket
 
-    def nginx(self, http):
+    def nginx(self, http, connections=4096):
         config = self.setup.work / f"{self.name}.conf"
-        config.write_text(NGINX.format(work=self.setup.work, name=self.name, http=http))
+        settings = {"connections": connections, "files": connections + 64, "http": http}
+        config.write_text(NGINX.format(work=self.setup.work, name=self.name, **settings))
         self.launch("front", self.name, ["nginx", "-c", config])
 
     def configuration(self, text):

@@ -11,6 +11,8 @@ from .baselines import Haproxy, Hello, NginxProxy, NginxStatic, Node, Uvicorn
 from .engine import NODE, PYTHON_ASYNC, PYTHON_PLAIN, Engine, Function
 
 CONNECTIONS = 64
+# Of the open loop: nearly half of what nginx can proxy on one core, so that latency is seen, and no overload.
+OPEN_RATE = 20_000
 EXCLUSIVE_INSTANCES = 16
 NODE_RUNTIME = "nodejs10"
 PYTHON_RUNTIME = "python3"
@@ -40,6 +42,8 @@ class Warm:
     subject: str = "engine"
     baseline: str = ""
     connections: int = CONNECTIONS
+    # Requests per second of an open loop; None is a closed loop.
+    rate: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,10 @@ def _provided_concurrent(t, two_shards):
         *_engines(t, Function(t, "provided"), CONNECTIONS, 1, two_shards),
         NginxProxy(t, "nginx-unpinned", None),
     ]
+
+
+def _provided_open(t, _two_shards):
+    return [NginxProxy(t, "nginx", t.server_core), *_engines(t, Function(t, "provided"), CONNECTIONS, 1, False)]
 
 
 def _provided_exclusive(t, two_shards):
@@ -150,10 +158,19 @@ CASES = (
     Cold(),
     Idle(),
     Warm("i", "static hello: nginx, glommio, our ring", _static, subject="ring", baseline="glommio"),
+    Warm(
+        "j",
+        f"open loop of {OPEN_RATE:,} requests/s, provided, concurrency 64; nginx to one unix upstream",
+        _provided_open,
+        baseline="nginx",
+        rate=OPEN_RATE,
+    ),
 )
 # h is no case of its own: it adds an engine with the default number of shards to each of these.
 DEFAULT_SHARDS = "h"
 WITH_DEFAULT_SHARDS = "abcde"
-ALL = "abcdefghi"
+ALL = "abcdefghij"
 # Cases that need no engine, and those that can run without it: their baselines alone.
-BASELINES = "abcdei"
+BASELINES = "abcdeij"
+# Cases that wrk cannot drive.
+OPEN = "j"

@@ -25,6 +25,9 @@ class Target:
     headers: dict = field(default_factory=lambda: {"Content-Type": "application/json"})
     expected: bytes = HELLO
 
+    def url(self):
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
     def head_and_body(self):
         """The request's bytes."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}"]

@@ -1,46 +1,46 @@
-"""wrk as the load generator: one measured run, with its results exact and its own health checked.
+"""A measured window: load from a generator, checks of the answers around it, and the CPU of everybody in it."""
 
-wrk is a closed loop: a connection sends its next request when it has the answer to the last. Rates and CPU per request
-are sound under it; its latency percentiles are those of a saturated server, not of one at a given load.
-"""
-
-import json
-import os
-import subprocess
 import threading
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
-from . import cpu
+from . import cpu, loadgen, wrk
 from .errors import Invalid
 from .http_client import answer_bytes, check
 
 PROBE_SECONDS = 0.5
-# wrk waits this long for an answer, then counts a timeout; any timeout makes the run invalid.
-WRK_TIMEOUT_SECONDS = 10
 # Bytes by which the mean answer may differ from the checked one: request ids and times vary in length.
 ANSWER_BYTES_SLACK = 48
-
-DONE = """
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format(
-    'RESULT {"requests":%d,"duration_us":%d,"bytes":%d,"connect_errors":%d,"read_errors":%d,"write_errors":%d,' ..
-    '"status_errors":%d,"timeouts":%d,"p50_us":%d,"p90_us":%d,"p99_us":%d,"max_us":%d}\\n',
-    summary.requests, summary.duration, summary.bytes, e.connect, e.read, e.write, e.status, e.timeout,
-    latency:percentile(50), latency:percentile(90), latency:percentile(99), latency.max))
-end
-"""
-ERRORS = ("connect_errors", "read_errors", "write_errors", "status_errors", "timeouts")
+GENERATORS = {"loadgen": loadgen, "wrk": wrk}
 
 
-def lua_script(target):
-    """The request as wrk's script: static, so that no Lua runs per request. JSON's escapes are Lua's for ASCII."""
-    quoted = json.dumps
-    lines = [f"wrk.method = {quoted(target.method)}"]
-    lines += [f"wrk.headers[{quoted(name)}] = {quoted(value)}" for name, value in target.headers.items()]
-    if target.body:
-        lines.append(f"wrk.body = {quoted(target.body.decode('ascii'))}")
-    return "\n".join(lines) + "\n" + DONE
+@dataclass(frozen=True)
+class Load:
+    """How a contender is driven, by which generator on which core."""
+
+    generator: str
+    program: str
+    connections: int
+    seconds: int
+    core: int | None
+    # Requests per second of an open loop, which only loadgen has; None is a closed loop.
+    rate: int | None = None
+    # loadgen's result against its null server.
+    calibration: Path | None = None
+    # Where to add the whole result as a line.
+    record: Path | None = None
+    # More flags of the generator.
+    more: tuple = ()
+
+    def run(self, name, target, work):
+        """One run of the generator without anything around it."""
+        return GENERATORS[self.generator].run(name, target, work, self)
+
+    def is_sampled(self):
+        """Whether the runner checks answers meanwhile. Not where its own requests would be half of the load, and not in
+        an open loop, whose sends they would delay: they come from the generator's core."""
+        return self.connections > 1 and self.rate is None
 
 
 class Sampler(threading.Thread):
@@ -68,59 +68,18 @@ class Sampler(threading.Thread):
             raise self.failure
 
 
-def command(script, target, connections, seconds, core):
-    pinned = ["taskset", "-c", str(core)] if core is not None else []
-    return pinned + [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        f"--timeout={WRK_TIMEOUT_SECONDS}s",
-        "--latency",
-        "-s",
-        str(script),
-        f"http://127.0.0.1:{target.port}{target.path}",
-    ]
-
-
-def parse_result(name, output):
-    """wrk's figures; fails if any request went wrong."""
-    lines = [line for line in output.splitlines() if line.startswith("RESULT ")]
-    if len(lines) != 1:
-        raise Invalid(f"{name}: wrk printed no result: {output[-500:]!r}")
-    result = json.loads(lines[0].removeprefix("RESULT "))
-    wrong = {key: result[key] for key in ERRORS if result[key]}
-    if wrong or result["requests"] <= 0:
-        raise Invalid(f"{name}: {result['requests']} requests, of them failed: {wrong or 'none'}; nothing may fail")
-    return result
-
-
-def run_wrk(name, target, work, connections, seconds, core):
-    """One run of wrk without anything around it: its figures and its CPU seconds."""
-    script = work / f"{name}.lua"
-    script.write_text(lua_script(target))
-    argv = command(script, target, connections, seconds, core)
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as wrk:
-        output = wrk.stdout.read()
-        _, status, used = os.wait4(wrk.pid, 0)
-        wrk.returncode = os.waitstatus_to_exitcode(status)
-    if wrk.returncode != 0:
-        raise Invalid(f"{name}: wrk failed with code {wrk.returncode}: {output[-500:]!r}")
-    return parse_result(name, output), used.ru_utime + used.ru_stime
-
-
-def window(contender, work, connections, seconds, core):
-    """One measured window: figures of wrk, CPU per request by role, and what else the machine did meanwhile."""
+def window(contender, work, load):
+    """One measured window: the generator's figures, CPU per request by role, and what else the machine did meanwhile."""
     name, target = contender.name, contender.target
     check(name, target)
     checked_bytes = answer_bytes(name, target)
-    sampler = Sampler(name, target) if connections > 1 else None  # with one connection it would be half of the load
+    sampler = Sampler(name, target) if load.is_sampled() else None
     before = {role: cpu.snapshot(pids) for role, pids in contender.roles().items()}
     machine, own, began = cpu.Machine.read(), time.process_time(), time.monotonic()
     if sampler:
         sampler.start()
     try:
-        result, wrk_seconds = run_wrk(name, target, work, connections, seconds, core)
+        result = load.run(name, target, work)
     finally:
         if sampler:
             sampler.finish()
@@ -133,15 +92,13 @@ def window(contender, work, connections, seconds, core):
     if abs(mean_bytes - checked_bytes) > ANSWER_BYTES_SLACK:
         raise Invalid(f"{name}: answers under load have {mean_bytes:.0f} bytes, the right one has {checked_bytes}")
     spent = {role: cpu.spent(before.get(role, {}), found) for role, found in after.items()}
-    known = sum(role.total_ns for role in spent.values()) / 1e9 + wrk_seconds + own
+    known = sum(role.total_ns for role in spent.values()) / 1e9 + result["generator_cpu_seconds"] + own
     busy = (machine_after.busy_ns - machine.busy_ns) / 1e9
     return {
         **result,
-        "rate": result["requests"] / (result["duration_us"] / 1e6),
         "answer_bytes": mean_bytes,
-        "cpu": {role: value.per(result["requests"]) for role, value in spent.items()},
+        "cpu": {role: value.per(result["answered"]) for role, value in spent.items()},
         "server_busy": sum(role.total_ns for role in spent.values()) / 1e9 / elapsed,
-        "wrk_busy": wrk_seconds / elapsed,
         # Cores' worth of work that belonged to nobody in this comparison.
         "foreign_busy": max(0.0, busy - known) / elapsed,
         "steal": (machine_after.steal_ns - machine.steal_ns) / 1e9 / elapsed,

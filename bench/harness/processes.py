@@ -8,7 +8,9 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
+from dataclasses import dataclass
 
 from .errors import Invalid
 
@@ -58,6 +60,50 @@ class Process:
         os.close(self.pidfd)
         self.pidfd = None
         self.popen.wait()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that has run to its end."""
+
+    code: int
+    output: str
+    said: str
+    cpu_seconds: float
+
+
+def put_ahead(pid):
+    """Raises the session of a process, where the kernel knows such groups and lets us."""
+    try:
+        with open(f"/proc/{pid}/autogroup", "w") as file:
+            file.write("-20")
+    except OSError:
+        pass
+
+
+def run_counted(argv, core=None, environment=None):
+    """Runs a program to its end, pinned to a core; what it printed, and the CPU time of it and its children.
+
+    It has a session of its own, ahead of all others: where the kernel groups tasks by session (sched(7), autogroup), a
+    nice value counts within a session only, and whatever else the machine does would keep a generator from its core."""
+    pinned = ["taskset", "-c", str(core)] if core is not None else []
+    argv = pinned + [str(part) for part in argv]
+    with tempfile.TemporaryFile("w+") as said:
+        with subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+            env=environment,
+            start_new_session=True,
+        ) as process:
+            put_ahead(process.pid)
+            output = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        return Ended(process.returncode, output, said.read().strip(), used.ru_utime + used.ru_stime)
 
 
 def until(process, what, ready):

@@ -2,19 +2,20 @@
 
 import datetime
 import json
+import re
 from pathlib import Path
 
 from . import cold, idle, warm
 from .cases import Cold, Idle
 
 
-def folder(root, environment, out=None):
-    """A new folder `<date>-<host>-<kernel>` below bench/runs; with a number if there is one of that name."""
+def folder(root, environment, out=None, kind=""):
+    """A new folder `<date>-<host>-<kernel>` and `kind` below bench/runs; with a number if there is one of that name."""
     if out is not None:
         path = Path(out)
         path.mkdir(parents=True, exist_ok=True)
         return path
-    name = f"{datetime.date.today().isoformat()}-{environment['host']}-{environment['kernel']}"
+    name = f"{datetime.date.today().isoformat()}-{environment['host']}-{environment['kernel']}{kind}"
     for number in range(1, 1000):
         path = root / (name if number == 1 else f"{name}-{number}")
         try:
@@ -65,23 +66,48 @@ def verdicts(case, result):
 def _warm_table(result):
     rows = [
         "| contender | rate k/s | p50 us | p99 us | front us | worker us | front + worker us | support us | "
-        "server cores busy | wrk busy | instances | marked windows |",
+        "server cores busy | generator busy | instances | marked windows |",
         "|---|" + "---:|" * 11,
     ]
     for name, median in result["medians"].items():
         rounds = [one[name] for one in result["rounds"]]
-        mean = {key: sum(one[key] for one in rounds) / len(rounds) for key in ("server_busy", "wrk_busy")}
+        mean = {key: sum(one[key] for one in rounds) / len(rounds) for key in ("server_busy", "generator_busy")}
         counts = sorted({one["instances"] for one in rounds if one["instances"] is not None})
-        marked = sorted({mark for one in rounds for mark in one["marks"]})
-        disturbed = sum(1 for one in rounds if one["marks"])
         served = ", ".join(map(str, counts)) or "-"
         rows.append(
-            f"| {name} | {median['rate'] / 1e3:.1f} | {median['p50_us']:.0f} | {median['p99_us']:.0f} | "
+            f"| {name} | {median['rate'] / 1e3:.1f} | {warm.us(median['p50_us'])} | {warm.us(median['p99_us'])} | "
             f"{median['front_us']:.2f} | {median['worker_us']:.2f} | {median['total_us']:.2f} | "
-            f"{median['support_us']:.2f} | {mean['server_busy']:.2f} | {mean['wrk_busy']:.2f} | {served} | "
-            f"{f'{disturbed} of {len(rounds)}: ' + ', '.join(marked) if marked else '-'} |"
+            f"{median['support_us']:.2f} | {mean['server_busy']:.2f} | {mean['generator_busy']:.2f} | {served} | "
+            f"{_marked(rounds)} |"
         )
     return rows
+
+
+def _marked(rounds):
+    """How many of a contender's windows are marked, and with what."""
+    marks = sorted({mark for one in rounds for mark in one["marks"]})
+    return f"{sum(1 for one in rounds if one['marks'])} of {len(rounds)}: {', '.join(marks)}" if marks else "-"
+
+
+OPEN_TIMES = ("p50_us", "p90_us", "p99_us", "p999_us", "lag_p999_us")
+
+
+def _open_table(result):
+    """An open loop: latencies from the moment when each request was due."""
+    rows = [
+        "| contender | rate k/s | p50 us | p90 us | p99 us | p99.9 us | send lag p99.9 us | front + worker us | "
+        "server cores busy | generator busy | marked windows |",
+        "|---|" + "---:|" * 10,
+    ]
+    for name, median in result["medians"].items():
+        rounds = [one[name] for one in result["rounds"]]
+        mean = {key: sum(one[key] for one in rounds) / len(rounds) for key in ("server_busy", "generator_busy")}
+        times = " | ".join(warm.us(median[key]) for key in OPEN_TIMES)
+        rows.append(
+            f"| {name} | {median['rate'] / 1e3:.1f} | {times} | {median['total_us']:.2f} | "
+            f"{mean['server_busy']:.2f} | {mean['generator_busy']:.2f} | {_marked(rounds)} |"
+        )
+    return [*rows, *(f"\nPlots of all rounds: {name}" for name in result.get("pages", {}))]
 
 
 def _cold_table(result):
@@ -121,7 +147,7 @@ def section(case, result):
     elif isinstance(case, Idle):
         lines += _idle_table(result) if result["measured"] else []
     elif result["medians"]:
-        lines += _warm_table(result)
+        lines += _warm_table(result) if result["rate_asked"] is None else _open_table(result)
     lines += [f"\nNot measured: {name} ({reason})" for name, reason in result.get("skipped", {}).items()]
     return [*lines, ""]
 
@@ -132,11 +158,18 @@ def summary(done, environment, options):
         f"# Benchmark of {environment['commit'][:12]} on {environment['host']}, Linux {environment['kernel']}",
         "",
         f"{environment['cpu']}, {environment['cores']} cores; servers on core {environment['server_core']}, "
-        f"wrk on core {environment['load_core']}; "
+        f"{options.generator} on core {environment['load_core']}; "
         f"{options.rounds} rounds of {options.seconds} s per contender, interleaved; medians.",
         "What the numbers mean and what they do not: bench/README.md. Raw data: rounds.json.",
         "",
     ]
+    if environment.get("calibration"):
+        one = environment["calibration"]
+        lines += [
+            f"Against its null server the generator made {one['rate'] / 1e3:.1f} k/s "
+            f"at {one['generator_us_per_request']:.2f} us each.",
+            "",
+        ]
     if environment["modified_files"]:
         lines += [f"The tree had {environment['modified_files']} modified files.", ""]
     if options.quick:
@@ -150,8 +183,29 @@ def summary(done, environment, options):
 
 
 def write(path, done, environment, options):
-    """Writes the three files."""
-    raw = [result for _, result in done]
-    (path / "rounds.json").write_text(json.dumps(raw, indent=1) + "\n")
+    """Writes the three files, and the pages with plots."""
+    for _, result in done:
+        for name, text in result.get("pages", {}).items():
+            (path / name).write_text(text)
+    raw = [{key: value for key, value in result.items() if key != "pages"} for _, result in done]
+    (path / "rounds.json").write_text(raw_data(raw))
     (path / "environment.json").write_text(json.dumps(environment, indent=1) + "\n")
     (path / "summary.md").write_text(summary(done, environment, options))
+
+
+def raw_data(results):
+    """JSON with a line for each window."""
+    windows = []
+
+    def placed(window):
+        windows.append(window)
+        return f"window {len(windows) - 1}"
+
+    shown = [
+        {**result, "rounds": [{name: placed(window) for name, window in one.items()} for one in result["rounds"]]}
+        if "rounds" in result
+        else result
+        for result in results
+    ]
+    text = json.dumps(shown, indent=1) + "\n"
+    return re.sub(r'"window (\d+)"', lambda found: json.dumps(windows[int(found[1])]), text)

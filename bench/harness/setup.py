@@ -1,5 +1,6 @@
 """What a run needs from the machine and the tree: programs, packages, a place to work; and the record of it all."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "taskset": "ut
 # Python module to Debian package: what the system's interpreter needs to make uvicorn's environment.
 MODULES = {"ensurepip": "python3-venv"}
 SERVICES = ("nginx", "haproxy")
+POLICY = "/usr/sbin/policy-rc.d"
 VERSIONS = {
     "nginx": ["nginx", "-v"],
     "haproxy": ["haproxy", "-v"],
@@ -36,15 +38,15 @@ def _has_module(name):
     return subprocess.run([SYSTEM_PYTHON, "-c", look], capture_output=True).returncode == 0
 
 
-def missing_packages():
+def missing_packages(wanted=None):
     """Debian packages of which a program or a module is missing."""
-    programs = {package for program, package in PACKAGES.items() if shutil.which(program) is None}
+    programs = {package for program, package in (wanted or PACKAGES).items() if shutil.which(program) is None}
     return sorted(programs | {package for module, package in MODULES.items() if not _has_module(module)})
 
 
-def install_packages():
-    """Installs what is missing; says what."""
-    missing = missing_packages()
+def install_packages(wanted=None):
+    """Installs what is missing; says what. `wanted` is program to package."""
+    missing = missing_packages(wanted)
     if not missing:
         return
     if shutil.which("apt-get") is None or os.geteuid() != 0:
@@ -52,14 +54,35 @@ def install_packages():
     print(f"installing {' '.join(missing)} from the distribution", flush=True)
     fresh = [name for name in SERVICES if name in missing]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for argv in (["apt-get", "update", "-q"], ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]):
-        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Setup(f"`{' '.join(argv)}` failed: {done.stderr.strip()[-500:]}")
-    # The packages start their services; a benchmark wants its own. Only what was not there before is stopped.
+    with no_services_started():
+        for argv in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing],
+        ):
+            done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise Setup(f"`{' '.join(argv)}` failed: {done.stderr.strip()[-500:]}")
+    # Nor at the next start of the machine. Only what was not there before is touched.
     if Path("/run/systemd/system").exists():
         for name in fresh:
             subprocess.run(["systemctl", "disable", "--now", name], capture_output=True)
+
+
+@contextlib.contextmanager
+def no_services_started(policy=POLICY):
+    """Debian's packages start their services, and a benchmark wants its own: invoke-rc.d asks this file first, and 101
+    forbids. Where the machine has a policy already, that one holds."""
+    try:
+        with open(policy, "x") as file:
+            file.write("#!/bin/sh\nexit 101\n")
+    except FileExistsError:
+        yield
+        return
+    try:
+        os.chmod(policy, 0o755)
+        yield
+    finally:
+        os.unlink(policy)
 
 
 class Tools:
@@ -89,8 +112,20 @@ class Tools:
             )
         return path
 
+    def loadgen_program(self):
+        """The load generator, built for release."""
+        path = self.target / "release" / "loadgen"
+        if not path.exists():
+            raise Setup(f"{path} is missing: `bench/run` without --no-build makes it")
+        return path
+
+    def build_loadgen(self):
+        """Builds the load generator."""
+        self._cargo(["cargo", "build", "--locked", "--release", "-p", "faaster-loadgen"])
+
     def build(self, glommio):
-        """Builds the baselines; glommio only where it is asked for."""
+        """Builds the load generator and the baselines; glommio only where it is asked for."""
+        self.build_loadgen()
         argv = ["cargo", "build", "--release", "-p", "faaster-bench", "--bins"]
         argv += ["--features", "glommio"] if glommio else []
         print(f"building: {' '.join(argv)}", flush=True)
@@ -163,7 +198,8 @@ def _lines(argv):
     return (done.stdout + done.stderr).strip().splitlines()
 
 
-def _first_line(argv):
+def first_line(argv):
+    """What a program says of itself first."""
     return (_lines(argv) or [""])[0]
 
 
@@ -172,6 +208,10 @@ def _read(path):
         return Path(path).read_text().strip()
     except OSError:
         return None
+
+
+def _sha256(program):
+    return hashlib.sha256(program.read_bytes()).hexdigest() if program.exists() else None
 
 
 def environment(tools, arguments):
@@ -195,10 +235,11 @@ def environment(tools, arguments):
         "command": arguments,
         "server_core": tools.server_core,
         "load_core": tools.load_core,
-        "commit": _first_line([*git, "rev-parse", "HEAD"]),
+        "commit": first_line([*git, "rev-parse", "HEAD"]),
         "modified_files": len(_lines([*git, "status", "--porcelain"])),
-        "engine_sha256": hashlib.sha256(engine.read_bytes()).hexdigest() if engine.exists() else None,
-        "engine_version": _first_line([str(engine), "--version"]) if engine.exists() else None,
-        "versions": {name: _first_line(argv) for name, argv in VERSIONS.items()},
+        "engine_sha256": _sha256(engine),
+        "engine_version": first_line([str(engine), "--version"]) if engine.exists() else None,
+        "loadgen_sha256": _sha256(tools.target / "release" / "loadgen"),
+        "versions": {name: first_line(argv) for name, argv in VERSIONS.items()},
         "python_packages": PYTHON_PACKAGES,
     }

@@ -1,8 +1,11 @@
 """Tests of the benchmark's runner: what it computes, what it refuses, and a whole quick run against a stand-in.
 
-`python3 -m unittest discover -s bench/tests`; needs wrk, node and the baselines' release build for the last class only.
+`python3 -m unittest discover -s bench/tests`; the last class installs nginx, haproxy and wrk where they are missing, builds
+loadgen for release, and needs node.
 """
 
+import dataclasses
+import json
 import os
 import shutil
 import stat
@@ -18,7 +21,8 @@ BENCH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(BENCH))
 sys.dont_write_bytecode = True
 
-from harness import cases, cold, cpu, engine, http_client, idle, load, report, setup, warm  # noqa: E402
+from harness import cases, cold, cpu, engine, http_client, idle, load, loadgen, processes  # noqa: E402
+from harness import report, setup, warm, wrk  # noqa: E402
 from harness.errors import Invalid, Setup, Unavailable  # noqa: E402
 
 RESULT = (
@@ -26,6 +30,8 @@ RESULT = (
     '"status_errors":%d,"timeouts":0,"p50_us":1,"p90_us":2,"p99_us":3,"max_us":4}'
 )
 OPTIONS = {"rounds": 2, "seconds": 1, "first_warm_up": 1, "warm_up": 0, "quick": True, "baselines": False}
+OPTIONS |= {"generator": "loadgen", "calibration": None}
+TARGET = http_client.Target(1, "/f", headers={"X-A": 'say "b"'})
 
 
 def options(**changed):
@@ -75,20 +81,124 @@ class Cpu(unittest.TestCase):
         )
 
 
-class Load(unittest.TestCase):
+class Wrk(unittest.TestCase):
     def test_a_clean_run_is_taken(self):
-        self.assertEqual(load.parse_result("x", "Running\n" + RESULT % (70, 0))["requests"], 70)
+        self.assertEqual(wrk.parse_result("x", "Running\n" + RESULT % (70, 0))["requests"], 70)
 
     def test_runs_that_mean_nothing_are_refused(self):
         for output in (RESULT % (70, 1), RESULT % (0, 0), "unable to connect", ""):
             with self.assertRaises(Invalid, msg=output):
-                load.parse_result("x", output)
+                wrk.parse_result("x", output)
 
     def test_the_request_is_lua(self):
-        script = load.lua_script(http_client.Target(1, "/f", headers={"X-A": 'say "b"'}))
+        script = wrk.lua_script(TARGET)
         self.assertIn('wrk.headers["X-A"] = "say \\"b\\""', script)
         self.assertIn('wrk.body = "{\\"key1\\"', script)
-        self.assertNotIn("wrk.body", load.lua_script(http_client.Target(1, "/", method="GET", body=b"")))
+        self.assertNotIn("wrk.body", wrk.lua_script(http_client.Target(1, "/", method="GET", body=b"")))
+
+
+def told(**broken):
+    """A result as loadgen prints it; `broken` is gate to reason."""
+
+    def times(most):
+        percentiles = [{"percent": 50.0, "us": 7.0}, {"percent": 90.0, "us": 8.0}, {"percent": 99.0, "us": most}]
+        percentiles += [{"percent": 99.9, "us": None}, {"percent": 100.0, "us": 9.5}]
+        basics = {"count": 100, "min_us": 1.0, "mean_us": 7.1, "max_us": 9.5, "curve": [[0.5, 7.0]]}
+        return basics | {"percentiles": percentiles}
+
+    names = ("schedule", "lag", "delivered", "cpu", "errors")
+    second = {"second": 0, "length_s": 1.0, "succeeded": 100, "failed": 0, "bytes_received": 1, "p50_us": 7.0}
+    keys = ("loop", "rate_asked", "arrivals", "seed", "connections", "cores", "request_bytes")
+    return {
+        "tool": "loadgen 0",
+        "valid": not broken,
+        "gates": [
+            {"number": 1, "name": name, "state": "broken" if name in broken else "passed", "detail": broken.get(name)}
+            for name in names
+        ],
+        "setting": {"warm_up_s": 0.5, "target": "t"} | dict.fromkeys(keys, 1),
+        "duration_s": 1.0,
+        "requests": 100,
+        "succeeded": 100,
+        "failed": {"status": 0, "body": 0},
+        "rate": 100.0,
+        "offered_rate": 100.0,
+        "latency": {"intended_to_done": times(9.0), "sent_to_done": times(5.0), "send_lag": times(2.0)},
+        "waited_for_connection": 0,
+        "connection_wait_us_max": 0.0,
+        "reconnects": 0,
+        "bytes_sent": 1,
+        "bytes_received": 9000,
+        "generator": {"cpu_us_per_request": 5.0, "busy": [0.4, 0.75]},
+        "seconds": [second | {"p99_us": 9.0, "max_us": 9.5}],
+        "environment": {"kernel": "6.18"},
+    }
+
+
+class Loadgen(unittest.TestCase):
+    def parsed(self, result):
+        return loadgen.parse_result("x", TARGET, json.dumps(result))
+
+    def test_figures_are_from_the_intended_send(self):
+        out = loadgen.figures(self.parsed(told()))
+        self.assertEqual((out["requests"], out["p50_us"], out["p99_us"], out["p999_us"]), (100, 7.0, 9.0, None))
+        self.assertEqual((out["generator_busy"], out["broken_gates"]), (0.75, {}))
+        # Half a second of warm-up before one of measuring: the server answered half as many more.
+        self.assertEqual(out["answered"], 150)
+
+    def test_a_closed_loop_has_service_times_alone(self):
+        result = told()
+        result["latency"] |= {"intended_to_done": None, "send_lag": None}
+        out = loadgen.figures(self.parsed(result))
+        self.assertEqual((out["p99_us"], out["lag_p999_us"]), (5.0, None))
+
+    def test_broken_gates_are_taken_over(self):
+        out = loadgen.figures(self.parsed(told(lag="late", cpu="75 %")))
+        self.assertEqual(out["broken_gates"], {"lag": "late", "cpu": "75 %"})
+        self.assertEqual(out["generator"]["gates"]["lag"], ["broken", "late"])
+        calm = {"foreign_busy": 0.0, "steal": 0.0, "cpu": {}}
+        self.assertEqual(warm.marks(calm | out), ["gate-lag", "gate-cpu"])
+
+    def test_runs_that_mean_nothing_are_refused(self):
+        right = mock.patch.object(loadgen, "check")
+        wrong = mock.patch.object(loadgen, "check", side_effect=Invalid("answers Hello wrong!"))
+        with right, self.assertRaisesRegex(Invalid, "failed: {'body': 3}"):
+            self.parsed(told() | {"failed": {"status": 0, "body": 3}})
+        with wrong, self.assertRaisesRegex(Invalid, "Hello wrong!"):
+            self.parsed(told() | {"failed": {"status": 0, "body": 3}})
+        with right, self.assertRaisesRegex(Invalid, "0 requests"):
+            self.parsed(told() | {"requests": 0})
+        with self.assertRaisesRegex(Invalid, "calls its own run INVALID: one was forgotten"):
+            self.parsed(told(schedule="one was forgotten"))
+        with self.assertRaisesRegex(Invalid, "no result"):
+            loadgen.parse_result("x", TARGET, "error: ")
+
+    def test_the_raw_data_leaves_out_curves_and_the_environment(self):
+        out = loadgen.compact(told())
+        self.assertNotIn("environment", out)
+        self.assertNotIn("curve", out["latency"]["send_lag"])
+        self.assertEqual(out["latency"]["send_lag"]["percentiles"]["99"], 2.0)
+        self.assertEqual(out["seconds"]["succeeded"], [100])
+
+    def test_the_request_and_the_right_answer_are_files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            asked = load.Load("loadgen", "lg", 64, 3, 1, rate=500)
+            argv = loadgen.command("x", TARGET, Path(folder), asked)
+            self.assertEqual((Path(folder) / "x.answer").read_bytes(), http_client.HELLO)
+            self.assertEqual((Path(folder) / "x.body").read_bytes(), http_client.EVENT)
+        self.assertEqual(argv[:2], ["lg", "run"])
+        self.assertEqual(argv[argv.index("--cores") + 1], "1")
+        self.assertEqual(argv[argv.index("--rate") + 1], "500")
+        self.assertEqual(argv[argv.index("--header") + 1], 'X-A: say "b"')
+        self.assertFalse(asked.is_sampled())
+
+
+class Programs(unittest.TestCase):
+    def test_a_program_runs_to_its_end_in_a_session_of_its_own(self):
+        text = "import os, sys; print(os.getsid(0) == os.getpid()); sys.stderr.write('said\\n'); sys.exit(7)"
+        ended = processes.run_counted([sys.executable, "-c", text])
+        self.assertEqual((ended.code, ended.output, ended.said), (7, "True\n", "said"))
+        self.assertGreater(ended.cpu_seconds, 0)
 
 
 class Verdicts(unittest.TestCase):
@@ -140,10 +250,21 @@ class Verdicts(unittest.TestCase):
             for goal in getattr(case, "goals", ()):
                 self.assertIn(goal.measure, (*warm.PRINTED, "pss_mb", "cpu_percent"))
 
+    def test_what_could_not_be_told_has_no_median_and_no_verdict(self):
+        result = self.result([{"front_us": None, "rate": 30}], [{"front_us": 10, "rate": 10}])
+        self.assertIsNone(result["medians"]["engine"]["front_us"])
+        self.assertEqual([one["value"] for one in warm.judge(self.CASE, result)], [None, 3.0])
+
+    def test_raw_data_has_a_line_for_each_window(self):
+        results = [{"case": "a", "rounds": [{"engine": {"rate": 1}, "nginx": {"rate": 2}}]}, {"case": "g"}]
+        text = report.raw_data(results)
+        self.assertEqual(json.loads(text), results)
+        self.assertIn('"nginx": {"rate": 2}\n', text)
+
     def test_windows_are_marked(self):
-        calm = {"foreign_busy": 0.01, "steal": 0.0, "wrk_busy": 0.5, "cpu": {"front": {"lost": 0}}}
+        calm = {"foreign_busy": 0.01, "steal": 0.0, "generator_busy": 0.5, "cpu": {"front": {"lost": 0}}}
         self.assertEqual(warm.marks(calm), [])
-        self.assertEqual(warm.marks(calm | {"steal": 0.1, "wrk_busy": 0.99}), ["disturbed", "generator-full"])
+        self.assertEqual(warm.marks(calm | {"steal": 0.1, "generator_busy": 0.99}), ["disturbed", "generator-full"])
         self.assertEqual(warm.marks(calm | {"cpu": {"front": {"lost": 1}}}), ["processes-ended"])
 
 
@@ -158,6 +279,7 @@ class CommandLine(unittest.TestCase):
         self.assertIn("name at least one", self.refused("--cases", "h"))
         self.assertIn("measures the engine alone", self.refused("--baselines", "--cases", "f"))
         self.assertIn("at least 1", self.refused("--rounds", "0"))
+        self.assertIn("which wrk does not have", self.refused("--generator", "wrk", "--cases", "j"))
 
     def test_a_missing_engine_is_named(self):
         with tempfile.TemporaryDirectory() as empty:
@@ -173,6 +295,17 @@ class CommandLine(unittest.TestCase):
         with mock.patch.multiple(setup, PACKAGES=there, MODULES={"json": "c"}):
             self.assertEqual(setup.missing_packages(), [])
 
+    def test_packages_start_no_services_while_they_are_installed(self):
+        with tempfile.TemporaryDirectory() as folder:
+            policy = Path(folder) / "policy-rc.d"
+            with setup.no_services_started(policy):
+                self.assertEqual(subprocess.run([policy, "nginx", "start"]).returncode, 101)
+            self.assertFalse(policy.exists())
+            policy.write_text("the owner's")
+            with setup.no_services_started(policy):
+                self.assertEqual(policy.read_text(), "the owner's")
+            self.assertEqual(policy.read_text(), "the owner's")
+
     def test_folders_of_runs_are_never_reused(self):
         with tempfile.TemporaryDirectory() as root:
             where = {"host": "h", "kernel": "6.18"}
@@ -181,16 +314,23 @@ class CommandLine(unittest.TestCase):
 
 
 class WholeRun(unittest.TestCase):
-    """The engine contender and its cases against the stand-in, beside a real baseline."""
+    """The engine contender and its cases against the stand-in, beside a real baseline, driven by the real loadgen."""
+
+    @classmethod
+    def setUpClass(cls):
+        setup.install_packages()
+        real = setup.Tools(None, None, None)
+        real.build_loadgen()
+        cls.loadgen = real.loadgen_program()
 
     def setUp(self):
-        setup.install_packages()
         self.folder = Path(tempfile.mkdtemp(prefix="faaster-bench-test-"))
         self.addCleanup(shutil.rmtree, self.folder)
         program = self.folder / "target" / "release" / "faaster"
         program.parent.mkdir(parents=True)
         shutil.copy(BENCH / "tests" / "fake_faaster.py", program)
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        (program.parent / "loadgen").symlink_to(self.loadgen)
         self.addCleanup(os.environ.pop, "FAKE_WRONG_AFTER", None)
         self.tools = setup.Tools(self.folder, None, None, self.folder / "target")
         self.tools._bootstrap = b"not run by the stand-in"
@@ -209,12 +349,39 @@ class WholeRun(unittest.TestCase):
         self.assertGreater(last["front_us"], 0)
         self.assertEqual([last["cpu"][role]["processes"] for role in ("front", "worker", "support")], [1, 1, 2])
         self.assertAlmostEqual(last["rate"], last["requests"] / last["duration_us"] * 1e6)
+        self.assertEqual(last["generator"]["setting"]["connections"], cases.CONNECTIONS)
+        self.assertEqual(len(last["generator"]["gates"]), 11)
         self.assertIsNotNone(warm.judge(case, result)[0]["value"])
         environment = setup.environment(self.tools, ["run"])
         text = report.summary([(case, result)], environment, options(quick=False))
         self.assertIn("| engine-default-shards |", text)
         self.assertIn("(c) total_us, engine / node: target <= 0.7x", text)
         self.assertNotIn("target <=", report.summary([(case, result)], environment, options()))
+        self.nothing_runs()
+
+    def test_wrk_can_drive_as_well(self):
+        result = warm.run(self.case("c"), self.tools, options(generator="wrk", rounds=1), self.said.append)
+        self.assertIsNone(result["invalid"], self.said)
+        self.assertNotIn("generator", result["rounds"][0]["engine"])
+        self.assertGreater(result["medians"]["engine"]["p50_us"], 0)
+        self.nothing_runs()
+
+    def test_an_open_loop_tells_latencies_at_its_rate_with_plots(self):
+        case = dataclasses.replace(self.case("c"), rate=100)
+        result = warm.run(case, self.tools, options(), self.said.append)
+        self.assertIsNone(result["invalid"], self.said)
+        last = result["rounds"][1]["engine"]
+        self.assertEqual(last["generator"]["offered_rate"], 100)
+        self.assertEqual((last["requests"], last["generator"]["latency"]["send_lag"]["count"]), (100, 100))
+        self.assertIn("gate-samples", last["marks"])
+        self.assertIn("<svg", result["pages"]["case-c.html"])
+        text = report.summary([(case, result)], setup.environment(self.tools, ["run"]), options(quick=False))
+        self.assertIn("send lag p99.9 us", text)
+        written = self.folder / "out"
+        written.mkdir()
+        report.write(written, [(case, result)], setup.environment(self.tools, ["run"]), options())
+        self.assertEqual(json.loads((written / "rounds.json").read_text())[0]["rounds"][1]["engine"], last)
+        self.assertEqual((written / "case-c.html").read_text(), result["pages"]["case-c.html"])
         self.nothing_runs()
 
     def test_an_engine_that_begins_to_answer_wrongly_makes_the_case_invalid(self):

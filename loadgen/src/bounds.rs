@@ -34,6 +34,23 @@ pub const CONNECTS_AT_ONCE: usize = 64;
 /// Bytes of a file that holds a body or an expected body.
 pub const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
+/// Requests that a thread keeps signed before they are due.
+pub const SIGNED_AHEAD_MAX: usize = 64;
+/// Bytes of them.
+pub const SIGNED_AHEAD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A signature is made anew after this; servers take it for 5 minutes.
+pub const SIGNATURE_SECS_MAX: u64 = 120;
+/// A request is made ahead only if there is this much time left before the next send.
+pub const SIGNING_ROOM: Duration = Duration::from_micros(30);
+/// Functions that are deployed to be called once.
+pub const COLD_FUNCTIONS_MAX: u64 = 10_000;
+/// Of them, those under way at once.
+pub const COLD_CONNECTIONS_MAX: usize = 1_000;
+/// Phases of one answer that are counted, and different ones of a run.
+pub const PHASES_MAX: usize = 16;
+/// Bytes of a phase's name.
+pub const PHASE_NAME_BYTES_MAX: usize = 40;
+
 /// Entries of a thread's submission queue.
 pub const RING_ENTRIES: u32 = 4096;
 /// Entries of a thread's completion queue.
@@ -42,8 +59,8 @@ pub const RING_COMPLETIONS: u32 = 16_384;
 pub const RECEIVE_BUFFERS: u16 = 1024;
 /// Bytes of one of them.
 pub const RECEIVE_BUFFER_BYTES: usize = 8192;
-/// Connections that the null server has open at once.
-pub const NULL_SERVER_CONNECTIONS_MAX: u32 = 16_384;
+/// Connections that the null server has open at once, if the descriptor limit lets it.
+pub const NULL_SERVER_CONNECTIONS_MAX: u32 = 65_536;
 
 /// A thread looks after time-outs, ends and seconds at least this often.
 pub const TICK: Duration = Duration::from_millis(50);

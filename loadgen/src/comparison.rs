@@ -69,7 +69,7 @@ struct Metric {
 }
 
 fn headline(result: &RunResult, percent: f64) -> Option<f64> {
-    result.latency.intended_to_done.as_ref().and_then(|it: &Distribution| it.at(percent))
+    result.headline().and_then(|it: &Distribution| it.at(percent))
 }
 
 const METRICS: [Metric; 6] = [

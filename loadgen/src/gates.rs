@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::result::Purpose;
+
 /// Good answers per second must be at least this share of the rate asked for.
 const DELIVERED_MIN: f64 = 0.995;
 /// The generator's own lateness at p99.9 must be below this share of the median latency, or below [`LAG_US_FINE`].
@@ -88,6 +90,7 @@ pub struct Facts {
     pub requests: u64,
     pub failed: u64,
     pub failed_share_max: f64,
+    pub purpose: Purpose,
     pub warm_up_s: f64,
     pub steal_share: f64,
     /// Longest time that a spinning thread of the generator was kept from running.
@@ -223,6 +226,15 @@ fn errors(facts: &Facts) -> Gate {
 }
 
 fn samples(facts: &Facts) -> Gate {
+    if facts.purpose == Purpose::FirstCalls {
+        let enough = facts.requests as f64 >= SAMPLES_BEYOND / (1.0 - 0.5) - 1e-6;
+        let detail = if enough {
+            format!("{} first calls", facts.requests)
+        } else {
+            format!("{} first calls are too few for a median, which needs 20", facts.requests)
+        };
+        return gate(6, GateName::Samples, enough, detail);
+    }
     let enough = facts.requests as f64 >= SAMPLES_BEYOND / (1.0 - 0.99) - 1e-6;
     let warm = facts.warm_up_s > 0.0;
     let detail = match (enough, warm) {
@@ -242,6 +254,9 @@ fn machine(facts: &Facts) -> Gate {
 
 fn closed_loop(facts: &Facts) -> Gate {
     let detail = match facts.open {
+        None if facts.purpose == Purpose::FirstCalls => {
+            "first calls: no call waits behind another of its function, so that no stall is hidden"
+        }
         Some(_) => "an open loop: its latencies hold at this rate",
         None => "a closed loop: the rate is a peak, and latencies are not told as it hides stalls",
     };
@@ -282,6 +297,7 @@ mod tests {
             requests: 10_000,
             failed: 5,
             failed_share_max: 0.001,
+            purpose: Purpose::Steady,
             warm_up_s: 1.0,
             steal_share: 0.0,
             stall_us_max: 0.0,
@@ -323,6 +339,18 @@ mod tests {
         assert_eq!(broken(|it| it.warm_up_s = 0.0), [GateName::Samples]);
         assert_eq!(broken(|it| it.steal_share = 0.02), [GateName::Machine]);
         assert_eq!(broken(|it| it.clock_cost_ns = 800.0), [GateName::Clock]);
+    }
+
+    #[test]
+    fn first_calls_need_no_warm_up_and_twenty_for_a_median() {
+        let first_calls = |requests: u64| {
+            broken(|it| {
+                (it.purpose, it.open, it.requests, it.failed) = (Purpose::FirstCalls, None, requests, 0);
+                it.warm_up_s = 0.0;
+            })
+        };
+        assert_eq!(first_calls(20), []);
+        assert_eq!(first_calls(19), [GateName::Samples]);
     }
 
     #[test]

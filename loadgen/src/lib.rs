@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod cold;
 pub mod comparison;
 pub mod cpu;
 pub mod environment;
@@ -25,6 +26,7 @@ pub mod hgrm;
 pub mod null_server;
 pub mod options;
 pub mod plan;
+pub mod preset;
 pub mod report;
 pub mod request;
 pub mod response;
@@ -34,6 +36,7 @@ pub mod run;
 pub mod schedule;
 pub mod selftest;
 pub mod session;
+pub mod sign;
 pub mod stats;
 pub mod sweep;
 pub mod tally;

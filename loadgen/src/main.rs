@@ -1,7 +1,8 @@
 //! The `loadgen` command: reads flags, does what they say, prints the result.
 //!
 //! Owns: standard output and the exit code. Must not know: how anything is measured.
-//! Exit codes: 0 done and valid, 1 could not be done, 2 flags not understood, 3 done and INVALID.
+//! Exit codes: 0 done and valid, 1 could not be done, 2 flags not understood, 3 done and INVALID,
+//! 130 stopped by a signal.
 #![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write};
@@ -10,23 +11,30 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use faaster_loadgen::cold::{ColdArgs, End, cold};
 use faaster_loadgen::comparison::{Contender, compare};
 use faaster_loadgen::hgrm;
 use faaster_loadgen::null_server::{self, Conduct};
-use faaster_loadgen::options::{Cli, Command, CompareArgs, NullServerArgs, RepeatArgs, RunArgs, SweepArgs};
-use faaster_loadgen::plan::Loop;
+use faaster_loadgen::options::{
+    Cli, Command, CompareArgs, NullServerArgs, OutputFlags, RepeatArgs, RunArgs, SweepArgs,
+};
 use faaster_loadgen::report::page;
+use faaster_loadgen::result::RunResult;
+use faaster_loadgen::run::{Outcome, Second};
 use faaster_loadgen::selftest::{own_program, selftest};
-use faaster_loadgen::session::{judged_run, read_contenders, repeat, sweep};
+use faaster_loadgen::session::{judged_run, judgement, read_contenders, repeat, sweep};
 use faaster_loadgen::sweep::HEADING;
 use faaster_loadgen::text::{ClosedTimes, progress, summary};
 use serde::Serialize;
 
 const INVALID: u8 = 3;
+/// As shells tell of SIGINT.
+const STOPPED: u8 = 130;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run_once(&args),
+        Command::Cold(args) => first_calls(&args),
         Command::Sweep(args) => find_knee(&args),
         Command::Repeat(args) => take_turns(&args),
         Command::Compare(args) => compare_files(&args),
@@ -62,31 +70,74 @@ fn tell(line: &str) {
     writeln!(std::io::stderr(), "{line}").ok();
 }
 
-fn run_once(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let plan = args.flags.plan(&args.url)?;
-    let live = std::io::stderr().is_terminal();
-    let (result, outcome) = judged_run(&plan, &args.flags, args.pid, &mut |second| {
-        if live {
+/// Draws what a run is at, on a terminal alone.
+#[derive(Clone, Copy)]
+struct LiveLine {
+    on_terminal: bool,
+}
+
+impl LiveLine {
+    fn new() -> Self {
+        Self { on_terminal: std::io::stderr().is_terminal() }
+    }
+
+    fn draw(self, second: &Second) {
+        if self.on_terminal {
             write!(std::io::stderr(), "\r\x1b[K{}", progress(second)).ok();
         }
-    })?;
-    if live {
-        write!(std::io::stderr(), "\r\x1b[K").ok();
     }
-    if let Some(path) = &args.out {
-        write(path, &json(&result))?;
+
+    fn clear(self) {
+        if self.on_terminal {
+            write!(std::io::stderr(), "\r\x1b[K").ok();
+        }
     }
-    if let Some(path) = &args.hgrm {
-        let tally = &outcome.tally;
-        let headline = if plan.drive == Loop::Closed { &tally.sent_to_done } else { &tally.intended_to_done };
-        write(path, &hgrm::listing(headline))?;
+}
+
+fn run_once(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let plan = args.flags.plan(&args.url)?;
+    let live = LiveLine::new();
+    let judgement = judgement(&args.flags)?;
+    let done = judged_run(&plan, &judgement, args.pid, &mut |second| live.draw(second));
+    live.clear();
+    let (result, outcome) = done?;
+    let closed = if args.closed_times { ClosedTimes::Show } else { ClosedTimes::Hide };
+    deliver("run", &result, &outcome, &args.output, closed)
+}
+
+fn first_calls(args: &ColdArgs) -> anyhow::Result<ExitCode> {
+    let live = LiveLine::new();
+    let ended = cold(args, Box::new(move |second| live.draw(second)));
+    live.clear();
+    match ended? {
+        End::Stopped => {
+            tell("loadgen: stopped; the functions are removed");
+            Ok(ExitCode::from(STOPPED))
+        }
+        End::Done(done) => deliver("cold", &done.0, &done.1, &args.output, ClosedTimes::Hide),
     }
-    if let Some(path) = &args.html {
-        let contender = Contender { name: "run".to_owned(), runs: vec![result.clone()] };
+}
+
+/// Puts a result where the flags say.
+fn deliver(
+    name: &str,
+    result: &RunResult,
+    outcome: &Outcome,
+    output: &OutputFlags,
+    closed: ClosedTimes,
+) -> anyhow::Result<ExitCode> {
+    if let Some(path) = &output.out {
+        write(path, &json(result))?;
+    }
+    if let Some(path) = &output.hgrm {
+        let (tally, open) = (&outcome.tally, result.latency.intended_to_done.is_some());
+        write(path, &hgrm::listing(if open { &tally.intended_to_done } else { &tally.sent_to_done }))?;
+    }
+    if let Some(path) = &output.html {
+        let contender = Contender { name: name.to_owned(), runs: vec![result.clone()] };
         write(path, &page(&[contender], None)?)?;
     }
-    let closed = if args.closed_times { ClosedTimes::Show } else { ClosedTimes::Hide };
-    print(&if args.json { json(&result) } else { summary(&result, closed) })?;
+    print(&if output.json { json(result) } else { summary(result, closed) })?;
     Ok(exit_code(result.valid))
 }
 

@@ -11,9 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::bounds::{
     CONNECTIONS_MAX, DURATION_MAX, FILE_BYTES_MAX, PIPELINE_MAX, RATE_MAX, REQUEST_BYTES_MAX, THREADS_MAX,
 };
+use crate::cold::ColdArgs;
 use crate::gates::GateName;
 use crate::null_server::Delay;
-use crate::plan::{Extent, Loop, Plan};
+use crate::plan::{Extent, Loop, Phases, Plan};
+use crate::preset::{PresetError, PresetFlags, event};
 use crate::request::{Expectation, KeepAlive, Placeholders, Request, RequestError, RequestParts};
 use crate::schedule::{Arrivals, Rate};
 use crate::target::{Target, TargetError};
@@ -34,6 +36,8 @@ pub enum Command {
     Sweep(Box<SweepArgs>),
     /// Measure contenders in turns (ABAB...), so that the machine's moods meet all of them, and compare.
     Repeat(Box<RepeatArgs>),
+    /// Measure first calls: deploy functions, call each once, remove them. Exit codes as for run.
+    Cold(Box<ColdArgs>),
     /// Put results side by side and say whether differences are real.
     Compare(CompareArgs),
     /// Serve answers that cost nothing, to calibrate against.
@@ -54,6 +58,13 @@ pub struct RunArgs {
     /// Show a closed loop's response times, which hide stalls.
     #[arg(long)]
     pub closed_times: bool,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+/// Where a result goes.
+#[derive(Debug, Clone, Args)]
+pub struct OutputFlags {
     /// Print the result as one JSON object instead.
     #[arg(long)]
     pub json: bool,
@@ -128,6 +139,8 @@ pub struct CompareArgs {
 /// What is the same for every run.
 #[derive(Debug, Clone, Args)]
 pub struct RunFlags {
+    #[command(flatten)]
+    pub preset: PresetFlags,
     /// Connections, over all threads.
     #[arg(short, long, default_value_t = 10)]
     pub connections: usize,
@@ -264,6 +277,8 @@ pub enum OptionsError {
     Target(#[from] TargetError),
     #[error(transparent)]
     Request(#[from] RequestError),
+    #[error(transparent)]
+    Preset(#[from] PresetError),
     #[error("--{flag} must be from {least} to {most}")]
     Range { flag: &'static str, least: u64, most: u64 },
     #[error("--rate {0:?} is neither a number of requests per second nor a ramp like 1000..20000")]
@@ -333,7 +348,7 @@ fn delay(text: &str) -> Result<Delay, String> {
 }
 
 /// The text itself, or what is in the file that it names with an @.
-fn text_or_file(text: &str) -> Result<Vec<u8>, OptionsError> {
+pub(crate) fn text_or_file(text: &str) -> Result<Vec<u8>, OptionsError> {
     let Some(path) = text.strip_prefix('@') else { return Ok(text.as_bytes().to_vec()) };
     let path = PathBuf::from(path);
     let size =
@@ -368,7 +383,7 @@ fn rate(text: &str, ramp: Duration) -> Result<Rate, OptionsError> {
     Ok(Rate { from, to, ramp })
 }
 
-fn cores(list: Option<&str>, threads: usize) -> Result<Vec<u16>, OptionsError> {
+pub(crate) fn cores(list: Option<&str>, threads: usize) -> Result<Vec<u16>, OptionsError> {
     if let Some(list) = list {
         let named = crate::cpu::parse_cores(list).ok_or_else(|| OptionsError::Cores(list.to_owned()))?;
         if named.len() != threads {
@@ -406,25 +421,14 @@ impl RunFlags {
         if self.requests == Some(0) || (self.requests.is_none() && self.duration.is_zero()) {
             return Err(OptionsError::Range { flag: "duration and --requests", least: 1, most: u64::MAX });
         }
-        let target = Target::parse(url)?;
         let keep_alive = if self.no_keepalive { KeepAlive::Off } else { KeepAlive::On };
-        let body = self.body.as_deref().map(text_or_file).transpose()?;
-        let default_method = if body.is_some() { "POST" } else { "GET" };
-        let parts = RequestParts {
-            method: self.method.clone().unwrap_or_else(|| default_method.to_owned()),
-            headers: self.headers.clone(),
-            body: body.unwrap_or_default(),
-            keep_alive,
-            placeholders: if self.template { Placeholders::Replaced } else { Placeholders::Kept },
-        };
-        let request = Request::build(&target, &parts)?;
+        let (target, request, expectation) = self.what(url, keep_alive)?;
         let request_bytes = request.example().len();
         in_range("body", request_bytes, REQUEST_BYTES_MAX)?;
         let pipeline = if self.no_keepalive { 1 } else { self.pipeline };
         if request_bytes * pipeline * self.connections > BUFFERS_BYTES_MAX {
             return Err(OptionsError::Memory { bytes: request_bytes, connections: self.connections });
         }
-        let expected = self.expect_body.as_deref().map(text_or_file).transpose()?;
         let drive = match &self.rate {
             None => Loop::Closed,
             Some(text) => {
@@ -435,7 +439,7 @@ impl RunFlags {
         Ok(Plan {
             target,
             request,
-            expectation: Expectation::new(&self.expect_status, expected)?,
+            expectation,
             keep_alive,
             pipeline,
             connections: self.connections,
@@ -446,7 +450,42 @@ impl RunFlags {
             warm_up: self.warm_up,
             timeout: self.timeout.max(Duration::from_millis(1)),
             connect_timeout: self.connect_timeout.max(Duration::from_millis(1)),
+            phases: Phases::Skipped,
         })
+    }
+
+    /// Where requests go, what they are, and what counts as their answer.
+    fn what(&self, url: &str, keep_alive: KeepAlive) -> Result<(Target, Request, Expectation), OptionsError> {
+        let mut target = Target::parse(url)?;
+        let body = self.body.as_deref().map(text_or_file).transpose()?;
+        let expected = self.expect_body.as_deref().map(text_or_file).transpose()?;
+        let mut expectation = Expectation::new(&self.expect_status, expected)?;
+        let default_method = if body.is_some() { "POST" } else { "GET" };
+        let mut parts = RequestParts {
+            method: self.method.clone().unwrap_or_else(|| default_method.to_owned()),
+            headers: self.headers.clone(),
+            body: Vec::new(),
+            keep_alive,
+            placeholders: if self.template { Placeholders::Replaced } else { Placeholders::Kept },
+            identity: None,
+        };
+        let setting = |name: &str| std::env::var(name).ok();
+        match self.preset.call(&target, self.method.as_deref(), &setting)? {
+            None => parts.body = body.unwrap_or_default(),
+            Some(call) => {
+                if call.path.contains("{{") && !self.template {
+                    return Err(
+                        PresetError::Function(self.preset.function.clone().unwrap_or_default()).into()
+                    );
+                }
+                target.path = call.path;
+                "POST".clone_into(&mut parts.method);
+                parts.headers.splice(0..0, call.headers);
+                (parts.body, parts.identity) = (event(body), call.identity);
+                expectation = expectation.of_functions();
+            }
+        }
+        Ok((target.clone(), Request::build(&target, &parts)?, expectation))
     }
 }
 
@@ -478,6 +517,12 @@ mod tests {
     fn what_cannot_be_done_is_refused_in_words() {
         for (flags, words) in [
             (&["-c", "0"][..], "--connections must be from 1 to 100000"),
+            (&["-c", "100001"], "--connections must be from 1 to 100000"),
+            (&["--function", "f"], "--function is for --target faaster"),
+            (
+                &["--target", "faaster", "--function", "f{{counter}}"],
+                "--function \"f{{counter}}\" is no name",
+            ),
             (&["-c", "1", "-t", "2"], "--connections 1 is fewer than --threads 2"),
             (&["-p", "0"], "--pipeline must be from 1 to 256"),
             (&["-r", "fast"], "--rate \"fast\" is neither"),
@@ -494,6 +539,23 @@ mod tests {
             let refused = plan(flags).expect_err("it cannot be done").to_string();
             assert!(refused.starts_with(words), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_preset_makes_the_whole_request() {
+        let plan =
+            plan(&["--target", "faaster", "--function", "f{{uniform:3}}", "--template", "-H", "X-A: 1"]);
+        let plan = plan.unwrap();
+        let example = String::from_utf8(plan.request.example()).unwrap();
+        let (head, body) = example.split_once("\r\n\r\n").unwrap();
+        let lines: Vec<&str> = head.lines().collect();
+        assert!(
+            lines[0].starts_with("POST /v1/functions/f") && lines[0].contains("Qualifier=%24LATEST"),
+            "{head}"
+        );
+        let account = "X-easyfaas-Account-Id: df391b08c64c426a81645468c75163a5";
+        assert_eq!(lines[1..], [account, "X-A: 1", "Host: 127.0.0.1:1", "Content-Length: 2"]);
+        assert_eq!(body, "{}");
     }
 
     #[test]

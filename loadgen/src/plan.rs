@@ -27,6 +27,13 @@ pub enum Extent {
     Count(u64),
 }
 
+/// Whether answers are read for what they tell of the time inside of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phases {
+    Read,
+    Skipped,
+}
+
 /// Everything about a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -45,6 +52,7 @@ pub struct Plan {
     pub warm_up: Duration,
     pub timeout: Duration,
     pub connect_timeout: Duration,
+    pub phases: Phases,
 }
 
 /// There are fewer descriptors than connections.

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::response::{Answer, BodyAllowed};
+use crate::response::{Answer, BodyAllowed, FunctionError};
+use crate::sign::{Ahead, Claim, Identity, Material, SigningEffort};
 use crate::target::Target;
 use crate::template::{Source, Template, TemplateError, push_number};
 
@@ -39,6 +40,15 @@ pub struct RequestParts {
     pub body: Vec<u8>,
     pub keep_alive: KeepAlive,
     pub placeholders: Placeholders,
+    /// Who signs them, where that is asked for.
+    pub identity: Option<Identity>,
+}
+
+/// Whether a thread's requests differ from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sameness {
+    Same,
+    Varied,
 }
 
 /// Whether `{{...}}` in path, headers and body stands for numbers (see [`crate::template`]).
@@ -60,6 +70,7 @@ enum Form {
     /// The same bytes every time.
     Fixed(Arc<[u8]>),
     Varied(Arc<Varied>),
+    Signed(Arc<Varied>, Identity),
 }
 
 #[derive(Debug)]
@@ -67,6 +78,17 @@ struct Varied {
     head: Template,
     body: Template,
     length: Length,
+}
+
+impl Varied {
+    fn sameness(&self) -> Sameness {
+        if self.head.is_fixed() && self.body.is_fixed() { Sameness::Same } else { Sameness::Varied }
+    }
+
+    fn render(&self, source: &mut Source, out: &mut Material) {
+        self.body.write(source, &mut out.body);
+        self.head.write(source, &mut out.head);
+    }
 }
 
 /// Whether a request tells its body's length.
@@ -103,11 +125,16 @@ impl Request {
         let expects_content = matches!(method.as_str(), "POST" | "PUT" | "PATCH");
         let length = if parts.body.is_empty() && !expects_content { Length::Untold } else { Length::Told };
         let answer_body = if method == "HEAD" { BodyAllowed::No } else { BodyAllowed::Yes };
-        if parts.placeholders == Placeholders::Replaced {
-            let (head, body) = (Template::parse(head.as_bytes())?, Template::parse(&parts.body)?);
-            if !head.is_fixed() || !body.is_fixed() {
-                return Ok(Self { form: Form::Varied(Arc::new(Varied { head, body, length })), answer_body });
-            }
+        let template = |text: &[u8]| match parts.placeholders {
+            Placeholders::Replaced => Template::parse(text),
+            Placeholders::Kept => Ok(Template::literal(text)),
+        };
+        let varied = Varied { head: template(head.as_bytes())?, body: template(&parts.body)?, length };
+        if let Some(identity) = &parts.identity {
+            return Ok(Self { form: Form::Signed(Arc::new(varied), identity.clone()), answer_body });
+        }
+        if varied.sameness() == Sameness::Varied {
+            return Ok(Self { form: Form::Varied(Arc::new(varied)), answer_body });
         }
         let mut bytes = head.into_bytes();
         end_head(&mut bytes, length, parts.body.len());
@@ -138,12 +165,59 @@ pub struct RequestWriter {
     request: Request,
     source: Source,
     body: Vec<u8>,
+    /// Where requests are signed.
+    ahead: Option<Ahead>,
 }
 
 impl RequestWriter {
     /// A writer whose numbers come from `source`.
     pub fn new(request: Request, source: Source) -> Self {
-        Self { request, source, body: Vec::new() }
+        let ahead = match &request.form {
+            Form::Fixed(_) | Form::Varied(_) => None,
+            Form::Signed(varied, identity) => Some(Ahead::new(identity.clone(), varied.sameness())),
+        };
+        Self { request, source, body: Vec::new(), ahead }
+    }
+
+    /// Whether there is a request to make ahead, when there is time.
+    pub fn is_short(&self) -> bool {
+        self.ahead.as_ref().is_some_and(Ahead::is_short)
+    }
+
+    /// Makes a request ahead.
+    pub fn make_one(&mut self) {
+        if let (Some(ahead), Form::Signed(varied, _)) = (&mut self.ahead, &self.request.form) {
+            ahead.make_one(&mut |out| varied.render(&mut self.source, out));
+        }
+    }
+
+    /// One more request is due.
+    pub fn claim(&mut self) -> Claim {
+        match (&mut self.ahead, &self.request.form) {
+            (Some(ahead), Form::Signed(varied, _)) => {
+                ahead.claim(&mut |out| varied.render(&mut self.source, out))
+            }
+            _ => Claim::Ready,
+        }
+    }
+
+    /// So many requests that were due will not go out.
+    pub fn unclaim(&mut self, count: usize) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.unclaim(count);
+        }
+    }
+
+    /// Signs anew what would soon be too old; to be called now and then.
+    pub fn renew(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.renew();
+        }
+    }
+
+    /// What signing took so far, where requests are signed.
+    pub fn signing(&self) -> Option<SigningEffort> {
+        self.ahead.as_ref().map(Ahead::effort)
     }
 
     /// Puts `count` requests into a connection's buffer and says from where on they are to be sent. `most` is the
@@ -166,6 +240,18 @@ impl RequestWriter {
                     varied.head.write(&mut self.source, buffer);
                     end_head(buffer, varied.length, self.body.len());
                     buffer.extend_from_slice(&self.body);
+                }
+                0
+            }
+            Form::Signed(varied, _) => {
+                buffer.clear();
+                let ahead = self.ahead.as_mut().expect("made with the writer of a signed request");
+                for _ in 0..count {
+                    ahead.next(&mut |out| varied.render(&mut self.source, out), &mut |head, body| {
+                        buffer.extend_from_slice(head);
+                        end_head(buffer, varied.length, body.len());
+                        buffer.extend_from_slice(body);
+                    });
                 }
                 0
             }
@@ -199,6 +285,14 @@ pub struct Expectation {
     statuses: [u64; 7],
     /// The whole body, where it is checked.
     pub body: Option<Arc<[u8]>>,
+    pub function_errors: FunctionErrors,
+}
+
+/// Whether an answer with a good status that says that the function failed has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FunctionErrors {
+    Counted,
+    Ignored,
 }
 
 impl Expectation {
@@ -225,7 +319,19 @@ impl Expectation {
             }
             range.for_each(|status| bits[usize::from(status - 200) / 64] |= 1 << ((status - 200) % 64));
         }
-        Ok(Self { statuses: bits, body: body.map(Into::into) })
+        let (body, function_errors) = (body.map(Into::into), FunctionErrors::Ignored);
+        Ok(Self { statuses: bits, body, function_errors })
+    }
+
+    /// The same, with answers of functions: they fail with status 200.
+    #[must_use]
+    pub fn of_functions(self) -> Self {
+        Self { function_errors: FunctionErrors::Counted, ..self }
+    }
+
+    /// Whether the answer is a function's error.
+    pub fn sees_function_error(&self, answer: &Answer) -> bool {
+        self.function_errors == FunctionErrors::Counted && answer.function_error == FunctionError::Told
     }
 
     /// Whether the status is one of those expected.
@@ -274,6 +380,7 @@ mod tests {
             body: Vec::new(),
             keep_alive: KeepAlive::On,
             placeholders: Placeholders::Kept,
+            identity: None,
         }
     }
 
@@ -286,6 +393,7 @@ mod tests {
             body: b"hello".to_vec(),
             keep_alive: KeepAlive::Off,
             placeholders: Placeholders::Kept,
+            identity: None,
         };
         let wanted = "POST /p?q HTTP/1.1\r\nHost: other\r\nX-A: 1\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(build(&post).unwrap(), wanted);
@@ -300,6 +408,7 @@ mod tests {
             body: b"{{counter}}{{counter}}{\"a\":{}}".to_vec(),
             keep_alive: KeepAlive::On,
             placeholders: Placeholders::Replaced,
+            identity: None,
         };
         let request = Request::build(&target, &varied).unwrap();
         let mut writer = RequestWriter::new(request, Source::new(1, 0, 1));
@@ -348,13 +457,19 @@ mod tests {
 
     #[test]
     fn statuses_are_single_or_classes() {
-        let answer = |status| Answer { status, body_bytes: 0, persistence: Persistence::KeepAlive };
+        let (persistence, function_error) = (Persistence::KeepAlive, FunctionError::Told);
+        let answer = |status| Answer { status, body_bytes: 0, persistence, function_error };
         let expected = Expectation::new("2xx, 404,599", None).unwrap();
         for (status, taken) in
             [(200, true), (299, true), (300, false), (404, true), (405, false), (599, true), (199, false)]
         {
             assert_eq!(expected.takes(&answer(status)), taken, "{status}");
         }
+        assert!(
+            !expected.sees_function_error(&answer(200)),
+            "a header of that name may mean anything elsewhere"
+        );
+        assert!(expected.of_functions().sees_function_error(&answer(200)));
         for text in ["", "xx", "1xx", "600", "2x", "200,"] {
             assert!(Expectation::new(text, None).is_err(), "{text:?}");
         }

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::cold::Cold;
 use crate::environment::Environment;
 use crate::gates::{Facts, Gate, GateName, OpenFacts, SAMPLES_BEYOND, is_valid, judge};
 use crate::plan::{Loop, Plan};
 use crate::request::KeepAlive;
 use crate::run::{Outcome, Second, micros};
+use crate::sign::SigningEffort;
 use crate::tally::Failure;
+use crate::worker::Effort;
 
 /// Percentiles that are told, where there are enough requests beyond them.
 pub const PERCENTILES: [f64; 9] = [50.0, 75.0, 90.0, 95.0, 99.0, 99.9, 99.99, 99.999, 100.0];
@@ -154,6 +157,41 @@ pub struct RunResult {
     pub server: Option<Server>,
     pub seconds: Vec<Second>,
     pub environment: Environment,
+    /// What signing the requests took, where they are signed.
+    #[serde(default)]
+    pub signing: Option<Signing>,
+    /// What answers told of the time inside of the server, in the order of the phases.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// Set where functions were called for the first time.
+    #[serde(default)]
+    pub cold: Option<Cold>,
+}
+
+/// What signing took, warm-up included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Signing {
+    pub signatures: u64,
+    pub us_each: f64,
+    /// Signatures that were made when their request was due already; the rest were made ahead.
+    pub in_line: u64,
+}
+
+/// One phase of the time inside of the server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    pub name: String,
+    pub times: Distribution,
+}
+
+/// What a run is for, which decides how many samples it needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// A server that has warmed up.
+    #[default]
+    Steady,
+    /// One call each of functions that nobody has called.
+    FirstCalls,
 }
 
 /// What the user decides about the judgement.
@@ -163,6 +201,7 @@ pub struct Judgement {
     pub failed_share_max: f64,
     /// Rate of the same generator against a null server.
     pub calibration_rate: Option<f64>,
+    pub purpose: Purpose,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts and nanoseconds of a run fit 53 bits")]
@@ -181,7 +220,7 @@ impl RunResult {
             sent_to_done: Distribution::of(&tally.sent_to_done),
             send_lag: open.then(|| Distribution::of(&tally.lag)),
         };
-        let busy: Vec<f64> = outcome.efforts.iter().map(crate::worker::Effort::busy).collect();
+        let busy: Vec<f64> = outcome.efforts.iter().map(Effort::busy).collect();
         let shared_cores = outcome
             .server
             .as_ref()
@@ -204,6 +243,7 @@ impl RunResult {
             requests,
             failed: tally.failed_all(),
             failed_share_max: judgement.failed_share_max,
+            purpose: judgement.purpose,
             warm_up_s: plan.warm_up.as_secs_f64(),
             steal_share: outcome.steal_share,
             stall_us_max,
@@ -244,7 +284,33 @@ impl RunResult {
             }),
             seconds: outcome.seconds.clone(),
             environment: outcome.environment.clone(),
+            signing: Signing::of(&outcome.efforts),
+            phases: tally
+                .phases
+                .iter()
+                .map(|(name, times)| Phase { name: name.clone(), times: Distribution::of(times) })
+                .collect(),
+            cold: None,
         }
+    }
+
+    /// The latencies that may be quoted: from the intended send in an open loop. A closed one has none, other than those
+    /// of first calls, where nothing waits behind another.
+    pub fn headline(&self) -> Option<&Distribution> {
+        let first_calls = self.cold.as_ref().map(|_| &self.latency.sent_to_done);
+        self.latency.intended_to_done.as_ref().or(first_calls)
+    }
+}
+
+impl Signing {
+    #[expect(clippy::cast_precision_loss, reason = "nobody signs 2^53 times")]
+    fn of(efforts: &[Effort]) -> Option<Self> {
+        let all: Vec<SigningEffort> = efforts.iter().filter_map(|effort| effort.signing).collect();
+        let sum = |count: fn(&SigningEffort) -> u64| all.iter().map(count).sum::<u64>();
+        let signatures = sum(|it| it.signatures);
+        let spent_us: f64 = all.iter().map(|it| it.spent.as_secs_f64() * 1e6).sum();
+        let us_each = spent_us / signatures.max(1) as f64;
+        (!all.is_empty()).then(|| Self { signatures, us_each, in_line: sum(|it| it.in_line) })
     }
 }
 

@@ -105,6 +105,14 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     let after_ns = window.stop_ns.unwrap_or_else(|| {
         crew.efforts.iter().map(|effort| effort.last_done_ns).max().unwrap_or(0).max(window.measure_ns + 1)
     });
+    if window.stop_ns.is_none()
+        && let Some(last) = merge.seconds.last_mut()
+    {
+        // Where requests are counted, the last second ends with the last of them.
+        let from_ns = window.measure_ns + u64::from(last.second) * 1_000_000_000;
+        let length_ns = after_ns.saturating_sub(from_ns).clamp(1_000_000, 1_000_000_000);
+        last.length_s = Duration::from_nanos(length_ns).as_secs_f64();
+    }
     let server = after.tree.zip(before.tree).map(|(tree, earlier)| ServerCpu {
         cpu_ns: tree.cpu_ns.saturating_sub(earlier.cpu_ns),
         wall_ns: after.at_ns - before.at_ns,

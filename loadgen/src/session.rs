@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use crate::comparison::Contender;
 use crate::options::{Named, RepeatArgs, RunFlags, SweepArgs};
 use crate::plan::{Loop, Plan};
-use crate::result::{Judgement, RunResult};
+use crate::result::{Judgement, Purpose, RunResult};
 use crate::run::{Outcome, Second, run};
 use crate::schedule::Rate;
 use crate::sweep::{Point, Search, Sweep};
@@ -21,18 +21,25 @@ use crate::sweep::{Point, Search, Sweep};
 /// It could not be carried out.
 pub fn judged_run(
     plan: &Plan,
-    flags: &RunFlags,
+    judgement: &Judgement,
     server: Option<u32>,
     progress: &mut dyn FnMut(&Second),
 ) -> anyhow::Result<(RunResult, Outcome)> {
+    let outcome = run(plan, server, progress)?;
+    Ok((RunResult::of(plan, &outcome, judgement), outcome))
+}
+
+/// What the flags of a run say about its judgement.
+///
+/// # Errors
+/// The calibration cannot be read.
+pub fn judgement(flags: &RunFlags) -> anyhow::Result<Judgement> {
     let calibration_rate = match &flags.calibration {
         None => None,
         Some(path) => Some(read_results(path)?.last().context("a file of results holds at least one")?.rate),
     };
-    let outcome = run(plan, server, progress)?;
-    let judgement =
-        Judgement { allowed: flags.allow.clone(), failed_share_max: flags.errors_max, calibration_rate };
-    Ok((RunResult::of(plan, &outcome, &judgement), outcome))
+    let (allowed, failed_share_max) = (flags.allow.clone(), flags.errors_max);
+    Ok(Judgement { allowed, failed_share_max, calibration_rate, purpose: Purpose::Steady })
 }
 
 /// Reads a file of results, one JSON object per line.
@@ -69,12 +76,13 @@ pub fn sweep(args: &SweepArgs, say: &mut dyn FnMut(&Point)) -> anyhow::Result<Sw
     ensure!(args.from > 0.0 && args.from <= args.to, "--from must be above 0 and not above --to");
     ensure!(args.flags.rate.is_none(), "a sweep finds the rate itself: leave --rate out");
     let mut plan = args.flags.plan(&args.url)?;
+    let judgement = judgement(&args.flags)?;
     let p99_max_us = args.p99_max.as_secs_f64() * 1e6;
     let mut search = Search::new(args.from, args.to);
     let mut points = Vec::new();
     while let Some(rate) = search.next_rate() {
         plan.drive = Loop::Open { rate: Rate::steady(rate), arrivals: args.flags.arrivals };
-        let (result, _) = judged_run(&plan, &args.flags, args.pid, &mut |_| {})?;
+        let (result, _) = judged_run(&plan, &judgement, args.pid, &mut |_| {})?;
         let point = Point::of(rate, &result, p99_max_us);
         search.note(rate, point.kept);
         say(&point);
@@ -96,6 +104,7 @@ pub fn repeat(args: &RepeatArgs, say: &mut dyn FnMut(&str, &RunResult)) -> anyho
     names.sort_unstable();
     ensure!(names.windows(2).all(|pair| pair[0] != pair[1]), "every contender needs a name of its own");
     let plans = named.iter().map(|it| args.flags.plan(&it.url)).collect::<Result<Vec<_>, _>>()?;
+    let judgement = judgement(&args.flags)?;
     if let Some(directory) = &args.out {
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
@@ -103,7 +112,7 @@ pub fn repeat(args: &RepeatArgs, say: &mut dyn FnMut(&str, &RunResult)) -> anyho
         named.iter().map(|it| Contender { name: it.name.clone(), runs: Vec::new() }).collect();
     for _ in 0..args.rounds {
         for ((named, plan), contender) in named.iter().zip(&plans).zip(&mut contenders) {
-            let (result, _) = judged_run(plan, &args.flags, named.pid, &mut |_| {})
+            let (result, _) = judged_run(plan, &judgement, named.pid, &mut |_| {})
                 .with_context(|| format!("measuring {}", named.name))?;
             say(&named.name, &result);
             if let Some(directory) = &args.out {

@@ -3,10 +3,12 @@
 //! Owns: the counts of one thread's second, or sums of such. Must not know: where they come from. Histograms are added
 //! up, never their percentiles averaged; values beyond the range count as its end rather than being lost.
 
+use std::time::Duration;
+
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::bounds::LATENCY_NS_MAX;
+use crate::bounds::{LATENCY_NS_MAX, PHASES_MAX};
 
 /// Why a request did not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -27,12 +29,22 @@ pub enum Failure {
     Status,
     /// A body that was not expected.
     Body,
+    /// An answer that says that the function behind it failed.
+    Function,
 }
 
 impl Failure {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 7] =
-        [Self::Connect, Self::Reset, Self::Closed, Self::Timeout, Self::Parse, Self::Status, Self::Body];
+    pub const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Reset,
+        Self::Closed,
+        Self::Timeout,
+        Self::Parse,
+        Self::Status,
+        Self::Body,
+        Self::Function,
+    ];
 
     /// As it stands in reports.
     pub fn name(self) -> &'static str {
@@ -44,6 +56,7 @@ impl Failure {
             Self::Parse => "parse",
             Self::Status => "status",
             Self::Body => "body",
+            Self::Function => "function",
         }
     }
 }
@@ -78,7 +91,12 @@ pub struct Tally {
     pub bytes_received: u64,
     /// Latencies that were longer than a histogram can tell.
     pub overflowed: u64,
+    /// What servers told of the time inside of them, by phase, in the order in which they were first told.
+    pub phases: Vec<(String, Histogram<u64>)>,
 }
+
+/// Name of the time that no phase of an answer accounts for: the way there and back, and what the server does not tell.
+pub const ELSEWHERE: &str = "elsewhere";
 
 impl Default for Tally {
     fn default() -> Self {
@@ -95,6 +113,7 @@ impl Default for Tally {
             bytes_sent: 0,
             bytes_received: 0,
             overflowed: 0,
+            phases: Vec::new(),
         }
     }
 }
@@ -107,6 +126,35 @@ impl Tally {
             self.intended_to_done.saturating_record(latency);
         }
         self.sent_to_done.saturating_record(sent_to_done_ns);
+    }
+
+    /// What a good answer told of its phases; `whole_ns` is the time that the client saw. An answer that told nothing
+    /// is not counted.
+    pub fn record_phases(&mut self, phases: Vec<(String, Duration)>, whole_ns: u64) {
+        if phases.is_empty() {
+            return;
+        }
+        let mut rest_ns = whole_ns;
+        for (name, time) in phases {
+            let time_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+            rest_ns = rest_ns.saturating_sub(time_ns);
+            self.phase(&name, |times| times.saturating_record(time_ns));
+        }
+        self.phase(ELSEWHERE, |times| times.saturating_record(rest_ns));
+    }
+
+    /// Of a server that makes up ever new names, the later ones are left out.
+    fn phase(&mut self, name: &str, count: impl FnOnce(&mut Histogram<u64>)) {
+        let known = self.phases.iter().position(|(known, _)| known == name);
+        let index = known.unwrap_or_else(|| {
+            if self.phases.len() <= PHASES_MAX {
+                self.phases.push((name.to_owned(), histogram()));
+            }
+            self.phases.len() - 1
+        });
+        if self.phases[index].0 == name {
+            count(&mut self.phases[index].1);
+        }
     }
 
     /// Requests that ended, well or not.
@@ -139,6 +187,9 @@ impl Tally {
         self.bytes_sent += other.bytes_sent;
         self.bytes_received += other.bytes_received;
         self.overflowed += other.overflowed;
+        for (name, theirs) in &other.phases {
+            self.phase(name, |mine| mine.add(theirs).expect("all histograms have the same bounds"));
+        }
     }
 }
 
@@ -162,6 +213,25 @@ mod tests {
         tally.record(Some(u64::MAX), u64::MAX);
         assert_eq!((tally.overflowed, tally.intended_to_done.len()), (1, 1));
         assert!(tally.intended_to_done.max() >= LATENCY_NS_MAX);
+    }
+
+    #[test]
+    fn phases_keep_their_order_and_leave_the_rest_to_elsewhere() {
+        let millis = |name: &str, count| (name.to_owned(), Duration::from_millis(count));
+        let mut tally = Tally::default();
+        tally.record_phases(vec![millis("queue", 1), millis("claim", 2)], 10_000_000);
+        tally.record_phases(Vec::new(), 10_000_000);
+        let mut sum = Tally::default();
+        sum.add(&tally);
+        sum.add(&tally);
+        let told: Vec<(&str, u64, u64)> =
+            sum.phases.iter().map(|(name, it)| (name.as_str(), it.len(), it.max() / 1_000_000)).collect();
+        assert_eq!(told, [("queue", 2, 1), ("claim", 2, 2), ("elsewhere", 2, 7)]);
+        for number in 0..100 {
+            sum.record_phases(vec![millis(&format!("p{number}"), 1)], 1_000_000);
+        }
+        assert_eq!(sum.phases.len(), PHASES_MAX + 1);
+        assert_eq!(sum.phases[1].1.len(), 2, "those that have no place are counted nowhere");
     }
 
     proptest! {

@@ -85,6 +85,11 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// A text that stands for itself.
+    pub fn literal(text: &[u8]) -> Self {
+        Self(if text.is_empty() { Vec::new() } else { vec![Piece::Text(text.to_vec())] })
+    }
+
     /// Whether it says the same every time.
     pub fn is_fixed(&self) -> bool {
         self.0.iter().all(|piece| matches!(piece, Piece::Text(_)))

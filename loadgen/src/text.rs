@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::gates::GateState;
-use crate::result::{Distribution, RunResult};
+use crate::result::{Distribution, Phase, RunResult};
 use crate::run::Second;
 
 /// Whether a closed loop's response times are shown.
@@ -40,6 +40,7 @@ pub fn summary(result: &RunResult, closed: ClosedTimes) -> String {
     write_head(&mut out, result);
     write_rates(&mut out, result);
     write_latencies(&mut out, result, closed);
+    write_phases(&mut out, &result.phases);
     write_effort(&mut out, result);
     write_gates(&mut out, result);
     out
@@ -52,6 +53,15 @@ macro_rules! line {
 fn write_head(out: &mut String, result: &RunResult) {
     let setting = &result.setting;
     line!(out, "{} against {}", result.tool, setting.target);
+    if let Some(cold) = &result.cold {
+        let code = if cold.zip_bytes == 0 {
+            "the engine's own hello".to_owned()
+        } else {
+            format!("a zip of {} bytes", cold.zip_bytes)
+        };
+        let (functions, runtime, deploy_s) = (cold.functions, &cold.runtime, cold.deploy_s);
+        line!(out, "  first calls of {functions} functions ({runtime}, {code}), deployed in {deploy_s:.2} s");
+    }
     let drive = match (setting.rate_asked, &setting.arrivals) {
         (Some((from, to)), Some(arrivals)) if (from - to).abs() > 0.0 => {
             format!("open loop, {from} to {to} requests/s, {arrivals} arrivals")
@@ -103,10 +113,24 @@ fn write_latencies(out: &mut String, result: &RunResult, closed: ClosedTimes) {
     if let (Some(headline), Some(lag)) = (&latency.intended_to_done, &latency.send_lag) {
         line!(out, "\n{:<12}{:>16}{:>16}{:>16}", "", "latency", "service time", "send lag");
         write_table(out, &[headline, &latency.sent_to_done, lag]);
+    } else if result.cold.is_some() {
+        line!(out, "\n{:<12}{:>16}", "", "first call");
+        write_table(out, &[&latency.sent_to_done]);
     } else if closed == ClosedTimes::Show {
         line!(out, "\n{:<12}{:>16}   (a closed loop hides stalls: do not quote)", "", "service time");
         write_table(out, &[&latency.sent_to_done]);
     }
+}
+
+/// What the server tells of the time inside of it.
+fn write_phases(out: &mut String, phases: &[Phase]) {
+    if phases.is_empty() {
+        return;
+    }
+    line!(out, "\nphases, as the server tells them, of {} answers", phases[0].times.count);
+    let heading: String = phases.iter().map(|phase| format!("{:>16}", phase.name)).collect();
+    line!(out, "{:<12}{heading}", "");
+    write_table(out, &phases.iter().map(|phase| &phase.times).collect::<Vec<_>>());
 }
 
 fn write_table(out: &mut String, columns: &[&Distribution]) {
@@ -141,6 +165,15 @@ fn write_effort(out: &mut String, result: &RunResult) {
             "stalls      {:.1} ms in which the machine kept the generator from running, up to {} at once",
             generator.stalled_ms,
             duration(generator.stall_us_max)
+        );
+    }
+    if let Some(signing) = &result.signing {
+        line!(
+            out,
+            "signing     {} signatures of {:.1} us each, {} of them when their request was due already",
+            signing.signatures,
+            signing.us_each,
+            signing.in_line
         );
     }
     if let Some(server) = &result.server {

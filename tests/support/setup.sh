@@ -67,3 +67,11 @@ build_engine() {
     EMBED_FAASTER_INIT="$target/$folder/faaster-init" cargo build "${flags[@]}" -p faaster || return 1
     FAASTER_BIN="$target/$folder/faaster"
 }
+
+# build_loadgen PROFILE: the load generator.
+build_loadgen() {
+    local profile=$1 target=${CARGO_TARGET_DIR:-$PWD/target} folder=debug flags=(--locked)
+    [ "$profile" = release ] && folder=release flags+=(--release)
+    cargo build "${flags[@]}" -p faaster-loadgen || return 1
+    LOADGEN_BIN="$target/$folder/loadgen"
+}

@@ -382,6 +382,7 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
             "async_refused_total": c.async_refused_total,
             "cold_starts_total": c.cold_starts_total,
             "instances_lost_total": c.instances_lost_total,
+            "instances_frozen_total": c.instances_frozen_total,
             "mailbox_full_total": c.mailbox_full_total,
             "log_bytes_dropped_total": c.log_bytes_dropped_total,
             "buffers_exhausted_total": c.buffers_exhausted_total,

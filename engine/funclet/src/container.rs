@@ -3,12 +3,12 @@
 //! Owns: the states and which change is legal. Must not know: system calls.
 //!
 //! ```text
-//! creating -> cold -> warming -> warm        any but dead -> draining -> dead        any -> dead (crash)
+//! creating -> cold -> warming -> warm <-> frozen        any but dead -> draining -> dead        any -> dead (crash)
 //! ```
 
 use faaster_protocol::funclet::SlotState;
 
-/// Where a container stands (DESIGN section 6; frozen comes with its own issue).
+/// Where a container stands (DESIGN section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// Being made, or its runtime is booting.
@@ -19,6 +19,8 @@ pub(crate) enum State {
     Warming,
     /// Handed to the engine.
     Warm,
+    /// The engine has it, and its processes are stopped.
+    Frozen,
     /// Told to end.
     Draining,
     /// Every process of it is gone.
@@ -34,6 +36,10 @@ pub(crate) enum Change {
     Taken,
     /// The engine has its channel.
     Handed,
+    /// Its processes were stopped.
+    Frozen,
+    /// They were let go on.
+    Thawed,
     /// SIGKILL was sent.
     Killed,
     /// Its init has ended.
@@ -47,8 +53,12 @@ pub(crate) fn next(state: State, change: Change) -> Option<State> {
         (S::Creating, Change::Booted) => Some(S::Cold),
         (S::Cold, Change::Taken) => Some(S::Warming),
         (S::Warming, Change::Handed) => Some(S::Warm),
-        (S::Creating | S::Cold | S::Warming | S::Warm, Change::Killed) => Some(S::Draining),
-        (S::Creating | S::Cold | S::Warming | S::Warm | S::Draining, Change::Died) => Some(S::Dead),
+        (S::Warm, Change::Frozen) => Some(S::Frozen),
+        (S::Frozen, Change::Thawed) => Some(S::Warm),
+        (S::Creating | S::Cold | S::Warming | S::Warm | S::Frozen, Change::Killed) => Some(S::Draining),
+        (S::Creating | S::Cold | S::Warming | S::Warm | S::Frozen | S::Draining, Change::Died) => {
+            Some(S::Dead)
+        }
         _ => None,
     }
 }
@@ -70,6 +80,7 @@ impl State {
             Self::Cold => SlotState::Cold,
             Self::Warming => SlotState::Warming,
             Self::Warm => SlotState::Warm,
+            Self::Frozen => SlotState::Frozen,
             Self::Draining => SlotState::Draining,
             Self::Dead => SlotState::Dead,
         }
@@ -80,17 +91,38 @@ impl State {
 mod tests {
     use super::*;
 
-    const STATES: [State; 6] =
-        [State::Creating, State::Cold, State::Warming, State::Warm, State::Draining, State::Dead];
-    const CHANGES: [Change; 5] =
-        [Change::Booted, Change::Taken, Change::Handed, Change::Killed, Change::Died];
+    const STATES: [State; 7] = [
+        State::Creating,
+        State::Cold,
+        State::Warming,
+        State::Warm,
+        State::Frozen,
+        State::Draining,
+        State::Dead,
+    ];
+    const CHANGES: [Change; 7] = [
+        Change::Booted,
+        Change::Taken,
+        Change::Handed,
+        Change::Frozen,
+        Change::Thawed,
+        Change::Killed,
+        Change::Died,
+    ];
 
     #[test]
     fn a_life_goes_through_all_states() {
         let mut state = State::Creating;
-        for (change, expected) in
-            CHANGES.into_iter().zip([State::Cold, State::Warming, State::Warm, State::Draining, State::Dead])
-        {
+        let states = [
+            State::Cold,
+            State::Warming,
+            State::Warm,
+            State::Frozen,
+            State::Warm,
+            State::Draining,
+            State::Dead,
+        ];
+        for (change, expected) in CHANGES.into_iter().zip(states) {
             state.apply(change);
             assert_eq!(state, expected);
         }

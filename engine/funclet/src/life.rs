@@ -279,7 +279,7 @@ impl Funclet {
             State::Draining | State::Dead => return,
             State::Creating => self.pools[container.runtime].failed(id, generation),
             State::Cold => self.pools[container.runtime].remove(id, generation),
-            State::Warming | State::Warm => {}
+            State::Warming | State::Warm | State::Frozen => {}
         }
         let was_booting = container.state == State::Creating;
         // Dying takes a processor too.

@@ -10,8 +10,10 @@ use faaster_protocol::funclet::{
 };
 use rustix::io::Errno;
 
+use crate::cgroup::Running;
 use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
+use crate::container::{Change, State};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
 use crate::notice::notice;
@@ -83,8 +85,43 @@ impl Funclet {
             }
             Request::Place { slot, generation, placement } => self.place(slot, generation, placement),
             Request::Describe => self.describe(channel),
+            Request::Freeze { slot, generation } => {
+                self.set_running(channel, slot, generation, Running::Stopped)
+            }
+            Request::Thaw { slot, generation } => self.set_running(channel, slot, generation, Running::Yes),
         }
         Ok(())
+    }
+
+    /// Stops or continues a container that this channel has claimed, and says how it is afterwards.
+    fn set_running(&mut self, channel: ChannelId, id: SlotId, generation: Generation, running: Running) {
+        let Some(container) = self.slots.live(id, generation) else { return };
+        if container.lease.is_none_or(|lease| lease.channel != channel) {
+            return;
+        }
+        let change = match (container.state, running) {
+            (State::Warm, Running::Stopped) => Some(Change::Frozen),
+            (State::Frozen, Running::Yes) => Some(Change::Thawed),
+            (State::Warm | State::Frozen, _) => None,
+            _ => return,
+        };
+        if let Some(change) = change {
+            match self.cgroups.set_running(&container.group, running) {
+                Ok(()) => container.state.apply(change),
+                Err(error) => {
+                    notice(&self.config, &error.to_string());
+                    if running == Running::Yes {
+                        // It can never answer again.
+                        return self.end(id, generation, Ending::Wanted);
+                    }
+                }
+            }
+        }
+        let container = self.slots.peek(id, generation).expect("looked at above");
+        let (slot, frozen) = (id, container.state == State::Frozen);
+        let event =
+            if frozen { Event::Frozen { slot, generation } } else { Event::Thawed { slot, generation } };
+        self.tell(channel, &event);
     }
 
     fn on_claim(&mut self, channel: ChannelId, claim: Claim) -> Result<(), FuncletError> {

@@ -13,6 +13,8 @@ mod claims;
 mod confinement;
 #[path = "system/deaths.rs"]
 mod deaths;
+#[path = "system/frozen.rs"]
+mod frozen;
 #[path = "system/leftovers.rs"]
 mod leftovers;
 #[path = "system/programs.rs"]

@@ -33,6 +33,8 @@ pub struct Deployed {
     pub concurrency: Concurrency,
     /// Instances at most, on all shards together.
     pub instances_max: u32,
+    /// Instances that are kept ready whether anybody calls or not.
+    pub instances_min: u32,
     pub env: BTreeMap<String, String>,
     /// Stable hash of `key` and `revision`; names the function in funclet messages.
     pub function_tag: u64,

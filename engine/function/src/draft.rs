@@ -21,6 +21,7 @@ pub struct Draft<'b> {
     pub handler: Option<String>,
     pub concurrency: Option<i64>,
     pub instances_max: Option<i64>,
+    pub instances_min: Option<i64>,
     pub environment: Option<BTreeMap<String, String>>,
     /// Base64, borrowed from the body unless it has escapes in it.
     pub code: Option<Cow<'b, str>>,
@@ -55,7 +56,7 @@ struct Members<'b> {
     others: BTreeMap<&'static str, Value>,
 }
 
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "version",
     "description",
     "runtime",
@@ -64,6 +65,7 @@ const KNOWN: [&str; 10] = [
     "handler",
     "podconcurrentquota",
     "maxinstances",
+    "mininstances",
     "environment",
     "code",
 ];
@@ -139,6 +141,7 @@ impl<'b> Members<'b> {
             handler: self.text("handler", "Handler", &mut wrong).filter(|text| !text.is_empty()),
             concurrency: self.number("podconcurrentquota", "PodConcurrentQuota", &mut wrong),
             instances_max: self.number("maxinstances", "MaxInstances", &mut wrong),
+            instances_min: self.number("mininstances", "MinInstances", &mut wrong),
             environment: self.environment(&mut wrong),
             code: self.code.filter(|code| !code.is_empty()),
         };
@@ -213,11 +216,11 @@ mod tests {
     #[test]
     fn reads_what_is_there() {
         let body = br#"{"Version":"1","description":"d","RUNTIME":"nodejs10","Timeout":5,"MemorySize":128,"Handler":"h",
-            "PodConcurrentQuota":10,"MaxInstances":3,"Environment":{"Variables":{"A":"b"}},"Code":"UEs=","Nope":[1]}"#;
+            "PodConcurrentQuota":10,"MaxInstances":3,"MinInstances":1,"Environment":{"Variables":{"A":"b"}},"Code":"UEs=","Nope":[1]}"#;
         let draft = parse(body).unwrap();
         assert_eq!(draft.version.as_deref(), Some("1"));
         assert_eq!((draft.timeout_secs, draft.memory_mb, draft.concurrency), (Some(5), Some(128), Some(10)));
-        assert_eq!(draft.instances_max, Some(3));
+        assert_eq!((draft.instances_max, draft.instances_min), (Some(3), Some(1)));
         assert_eq!(draft.environment.unwrap()["A"], "b");
         assert!(matches!(draft.code, Some(Cow::Borrowed("UEs="))), "not copied");
         assert_eq!(draft.runtime.as_deref(), Some("nodejs10"));

@@ -36,6 +36,9 @@ pub struct Settings {
     /// `None`: the node's bound.
     #[serde(default)]
     pub instances_max: Option<u32>,
+    /// Kept ready whether anybody calls or not; `None`: 0.
+    #[serde(default)]
+    pub instances_min: Option<u32>,
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
 }
@@ -95,6 +98,7 @@ pub fn for_create(draft: &Draft<'_>, runtimes: &[RuntimeSpec], problems: &mut Pr
         memory_mb: MEMORY_MB_MIN,
         concurrency: Concurrency::Exclusive,
         instances_max: None,
+        instances_min: None,
         environment: BTreeMap::new(),
     };
     with_draft(base, draft, problems)
@@ -211,6 +215,16 @@ fn with_draft(mut settings: Settings, draft: &Draft<'_>, problems: &mut Problems
         let mut instances = 1;
         bounded("MaxInstances", "", draft.instances_max, 1, INSTANCES_PER_FUNCTION_MAX, &mut instances);
         settings.instances_max = Some(instances);
+    }
+    if draft.instances_min.is_some() {
+        let mut instances = 0;
+        bounded("MinInstances", "", draft.instances_min, 0, INSTANCES_PER_FUNCTION_MAX, &mut instances);
+        settings.instances_min = Some(instances);
+    }
+    if let (Some(least), Some(most)) = (settings.instances_min, settings.instances_max)
+        && least > most
+    {
+        problems.push(format!("MinInstances must not be above MaxInstances, {most}, and is {least}"));
     }
     if let Some(environment) = &draft.environment {
         check_environment(environment, problems);

@@ -47,6 +47,7 @@ fn defaults_are_faasters() {
         memory_mb: 128,
         concurrency: Concurrency::Exclusive,
         instances_max: None,
+        instances_min: None,
         environment: BTreeMap::new(),
     };
     assert_eq!(create("{}").unwrap(), expected);
@@ -73,6 +74,10 @@ fn bounds_hold_at_their_edges() {
         (r#"{"MaxInstances":0}"#, false),
         (r#"{"MaxInstances":1000}"#, true),
         (r#"{"MaxInstances":1001}"#, false),
+        (r#"{"MinInstances":0}"#, true),
+        (r#"{"MinInstances":-1}"#, false),
+        (r#"{"MinInstances":4,"MaxInstances":4}"#, true),
+        (r#"{"MinInstances":5,"MaxInstances":4}"#, false),
         (r#"{"Timeout":9223372036854775807}"#, false),
         (r#"{"Environment":{"Variables":{"_A1":"x"}}}"#, true),
         (r#"{"Environment":{"Variables":{"1A":"x"}}}"#, false),

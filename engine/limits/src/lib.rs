@@ -202,6 +202,12 @@ pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long boots that nobody waits for stand aside for claims that follow one upon the other; then they compete for as long.
 pub const BOOT_ASIDE_MAX: Duration = Duration::from_millis(200);
+/// A funclet that was asked to freeze or thaw a container must have answered after this.
+pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// An instance that dies by itself so soon after a call has a successor started before the next one comes.
+pub const REPLACE_WITHIN: Duration = Duration::from_secs(10);
+/// Pause before instances that a function keeps and could not get are asked for again.
+pub const KEEP_RETRY: Duration = Duration::from_secs(1);
 /// Bytes of /tmp in a container, default.
 pub const TMP_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
 /// Inodes of /tmp in a container.

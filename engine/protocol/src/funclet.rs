@@ -81,6 +81,10 @@ pub enum Request {
     Place { slot: SlotId, generation: Generation, placement: Placement },
     /// Describe every slot: [`Event::Slot`] each, then [`Event::Node`].
     Describe,
+    /// Stop every process of an idle container. Answer: [`Event::Frozen`], or [`Event::Thawed`] where it cannot be.
+    Freeze { slot: SlotId, generation: Generation },
+    /// Let them go on. Answer: [`Event::Thawed`].
+    Thaw { slot: SlotId, generation: Generation },
 }
 
 /// Why a claim could not be served.
@@ -226,6 +230,16 @@ pub enum Event {
     },
     Slot(SlotInfo),
     Node(NodeInfo),
+    /// No process of the container runs.
+    Frozen {
+        slot: SlotId,
+        generation: Generation,
+    },
+    /// Its processes run.
+    Thawed {
+        slot: SlotId,
+        generation: Generation,
+    },
 }
 
 /// Where a claimed container came from.
@@ -337,6 +351,8 @@ impl Request {
                 Writer::new(4).u32(slot.0).u32(generation.0).placement(*placement).bytes
             }
             Self::Describe => Writer::new(5).bytes,
+            Self::Freeze { slot, generation } => Writer::new(6).u32(slot.0).u32(generation.0).bytes,
+            Self::Thaw { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
         }
     }
 
@@ -367,6 +383,14 @@ impl Request {
                 Self::Place { slot, generation, placement: r.placement() }
             }
             5 => Self::Describe,
+            6 => {
+                let (slot, generation) = r.slot();
+                Self::Freeze { slot, generation }
+            }
+            7 => {
+                let (slot, generation) = r.slot();
+                Self::Thaw { slot, generation }
+            }
             kind => return Err(MessageError::Kind(kind)),
         })
     }
@@ -415,6 +439,8 @@ impl Event {
                 w.u64(node.claims_total).u64(node.claims_refused_total);
                 w.bytes
             }
+            Self::Frozen { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
+            Self::Thawed { slot, generation } => Writer::new(8).u32(slot.0).u32(generation.0).bytes,
         }
     }
 
@@ -487,6 +513,14 @@ impl Event {
                 claims_total: r.u64(),
                 claims_refused_total: r.u64(),
             }),
+            7 => {
+                let (slot, generation) = r.slot();
+                Self::Frozen { slot, generation }
+            }
+            8 => {
+                let (slot, generation) = r.slot();
+                Self::Thawed { slot, generation }
+            }
             kind => return Err(MessageError::Kind(kind)),
         })
     }

@@ -28,6 +28,8 @@ fn requests_survive_the_wire() {
         Request::Kill { slot, generation },
         Request::Place { slot, generation, placement: Placement::Free },
         Request::Describe,
+        Request::Freeze { slot, generation },
+        Request::Thaw { slot, generation },
     ] {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
@@ -73,6 +75,8 @@ fn events_survive_the_wire() {
             claims_refused_total: 3,
             ..NodeInfo::default()
         }),
+        Event::Frozen { slot, generation },
+        Event::Thawed { slot, generation },
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }

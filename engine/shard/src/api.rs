@@ -72,7 +72,7 @@ pub struct InstanceReport {
     pub funclet: u16,
     pub slot: u32,
     pub generation: u32,
-    /// `loading`, `idle`, `busy`, `draining`.
+    /// `loading`, `idle`, `busy`, `freezing`, `frozen`, `thawing`, `draining`.
     pub state: &'static str,
     pub in_flight: u32,
     pub accepted_total: u64,
@@ -105,6 +105,7 @@ pub struct Counters {
     pub async_refused_total: u64,
     pub cold_starts_total: u64,
     pub instances_lost_total: u64,
+    pub instances_frozen_total: u64,
     pub mailbox_full_total: u64,
     pub log_bytes_dropped_total: u64,
     pub buffers_exhausted_total: u64,
@@ -189,6 +190,8 @@ pub struct ShardConfig {
     pub http_trigger: bool,
     /// An instance idle for longer is ended.
     pub max_runtime_idle: Duration,
+    /// An instance idle for so long has its processes stopped until the next call; `None`: never.
+    pub freeze_after: Option<Duration>,
     /// Instances stay on their home shard's core, or may run anywhere.
     pub placement: InstancePlacement,
     /// Refused or waiting calls say this in Retry-After.

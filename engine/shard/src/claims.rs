@@ -86,13 +86,14 @@ impl<R: Ring> Shard<R> {
         self.ring.receive_message(sock, Source::Funclet.token(u32::from(funclet), epoch));
         for index in self.function_indexes() {
             self.consider_starting(index);
+            self.keep_least(index);
         }
     }
 
     fn function_indexes(&self) -> Vec<u32> {
         self.functions
             .iter()
-            .filter(|(_, function)| !function.queue.is_empty())
+            .filter(|(_, function)| !function.queue.is_empty() || function.deployed.instances_min > 0)
             .map(|(index, _)| index)
             .collect()
     }
@@ -232,6 +233,8 @@ impl<R: Ring> Shard<R> {
                 self.on_ended(funclet, slot, generation, ended);
             }
             Event::Shortage { memory_mb } => self.make_room(funclet, memory_mb),
+            Event::Frozen { slot, generation } => self.on_frozen(funclet, slot, generation),
+            Event::Thawed { slot, generation } => self.on_thawed(funclet, slot, generation),
             // Only the control thread asks for these.
             Event::Slot(_) | Event::Node(_) => {}
         }
@@ -304,6 +307,7 @@ impl<R: Ring> Shard<R> {
             // It may be better soon: the queue waits, each call to its own deadline, and asks again.
             Refusal::Slots | Refusal::Rate | Refusal::Deadline | Refusal::Cancelled => {
                 self.arm_queue(index);
+                self.keep_least_later(index);
                 self.functions.release_if_unused(index);
                 return;
             }
@@ -312,6 +316,7 @@ impl<R: Ring> Shard<R> {
             Refusal::Code => Refused::CodeMissing,
             Refusal::Invalid | Refusal::System => Refused::NotReady,
         };
+        self.keep_least_later(index);
         if alone {
             self.counters.invocations_throttled_total += self.functions.get(index).queue.len() as u64;
             self.fail_queue(index, Outcome::Refused(refused), b"");
@@ -320,10 +325,7 @@ impl<R: Ring> Shard<R> {
     }
 
     fn on_ended(&mut self, funclet: u16, slot: SlotId, generation: Generation, ended: Ended) {
-        let found = self.instances.iter().find(|(_, instance)| {
-            instance.funclet == funclet && instance.slot == slot && instance.generation == generation
-        });
-        let Some((id, _)) = found else { return };
+        let Some(id) = self.instance_in(funclet, slot, generation) else { return };
         let instance = self.instances.get_mut(id).expect("found above");
         instance.end = Some(ended);
         instance.kill_sent = true;
@@ -335,12 +337,26 @@ impl<R: Ring> Shard<R> {
         }
     }
 
+    /// The instance whose container is in this slot.
+    pub(crate) fn instance_in(
+        &self,
+        funclet: u16,
+        slot: SlotId,
+        generation: Generation,
+    ) -> Option<Id<Instance>> {
+        let is_it = |it: &Instance| it.funclet == funclet && it.slot == slot && it.generation == generation;
+        self.instances.iter().find(|(_, instance)| is_it(instance)).map(|(id, _)| id)
+    }
+
     /// The node is short of memory: ends idle instances, least recently used first.
     fn make_room(&mut self, funclet: u16, memory_mb: u32) {
         let mut idle: Vec<_> = self
             .instances
             .iter()
-            .filter(|(_, instance)| instance.funclet == funclet && instance.state() == State::Idle)
+            .filter(|(id, instance)| {
+                let rests = matches!(instance.state(), State::Idle | State::Freezing | State::Frozen);
+                instance.funclet == funclet && rests && !self.is_kept(*id)
+            })
             .map(|(id, instance)| (instance.last_used_ns, id, instance.deployed.memory_mb))
             .collect();
         idle.sort_by_key(|(used_ns, ..)| *used_ns);
@@ -362,6 +378,13 @@ impl<R: Ring> Shard<R> {
             return;
         }
         instance.ending = Ending::Retired;
+        if matches!(instance.state(), State::Freezing | State::Frozen) {
+            // So that it hears that it may exit.
+            let thaw = Request::Thaw { slot: instance.slot, generation: instance.generation };
+            let funclet = instance.funclet;
+            self.ask_funclet(funclet, &thaw);
+        }
+        let instance = self.instances.get_mut(id).expect("got above");
         instance.go(Cause::Drain);
         let (index, empty) = (instance.function, instance.in_flight.is_empty());
         self.functions.get_mut(index).not_ready(id);

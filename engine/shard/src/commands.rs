@@ -33,6 +33,7 @@ impl<R: Ring> Shard<R> {
                 let index = self.functions.deploy(deployed, self.config.shards);
                 self.retire_old(index);
                 self.consider_starting(index);
+                self.keep_least(index);
                 reply(self.id);
             }
             Command::Remove(key, reply) => {

@@ -70,6 +70,8 @@ impl<R: Ring> Shard<R> {
         self.functions.release_if_unused(index);
         if self.functions.try_get_mut(index).is_some() {
             self.consider_starting(index);
+            self.replace_lost(&instance);
+            self.keep_least(index);
         }
     }
 

@@ -120,7 +120,7 @@ impl<R: Ring> Shard<R> {
             }
             let function = self.functions.get_mut(index);
             let Some(call) = function.queue.pop_front() else {
-                if function.starting > 0 {
+                if function.starting > 0 && self.has_its_least(index) {
                     // What was asked for is not needed any more.
                     self.cancel_claims(index);
                 }
@@ -181,36 +181,40 @@ impl<R: Ring> Shard<R> {
         let Some(front) = function.queue.front() else { return };
         let Some(front) = self.calls.get(*front) else { return };
         let waited_ns = self.now_ns.saturating_sub(front.arrived_ns);
-        let (serving, loading) = (self.serving(index), self.loading(index));
-        let wanted = starts_wanted(self.functions.get(index), serving, loading, waited_ns);
-        let room = INSTANCES_PER_SHARD_MAX.saturating_sub(self.instances.len() + self.claims.len());
-        for _ in 0..wanted.min(room) {
-            if !self.claim(index) {
+        let frozen = self.count(index, |state| state == State::Frozen);
+        let (awake, coming) = (self.serving(index) - frozen, self.count(index, State::is_coming));
+        let wanted = starts_wanted(self.functions.get(index), awake, coming, waited_ns);
+        let wanted = wanted - self.thaw_some(index, wanted);
+        let function = self.functions.get(index);
+        let there = self.serving(index) + function.starting as usize;
+        let allowed = (function.deployed.instances_max as usize).saturating_sub(there);
+        for _ in 0..wanted.min(allowed) {
+            if !self.may_claim_one_more() || !self.claim(index) {
                 break;
             }
         }
         self.arm_queue(index);
     }
 
-    /// Instances of the newest revision that take calls now or soon.
-    pub(crate) fn serving(&self, index: u32) -> usize {
-        let function = self.functions.get(index);
-        let takes_calls = |id: &&Id<Instance>| {
-            self.instances.get(**id).is_some_and(|instance| {
-                matches!(instance.state(), State::Loading | State::Idle | State::Busy)
-                    && instance.deployed.revision == function.deployed.revision
-            })
-        };
-        function.instances.iter().filter(takes_calls).count()
+    /// Whether the shard's table has room for another instance.
+    pub(crate) fn may_claim_one_more(&self) -> bool {
+        self.instances.len() + self.claims.len() < INSTANCES_PER_SHARD_MAX
     }
 
-    /// Those of them that are not ready yet: each will take its share of the queue.
-    fn loading(&self, index: u32) -> usize {
-        let instances = &self.functions.get(index).instances;
-        let is_loading = |id: &&Id<Instance>| {
-            self.instances.get(**id).is_some_and(|instance| instance.state() == State::Loading)
+    /// Instances of the newest revision that take calls now or soon, or would when asked to.
+    pub(crate) fn serving(&self, index: u32) -> usize {
+        self.count(index, |state| !matches!(state, State::Draining | State::Gone))
+    }
+
+    /// Instances of the newest revision in certain states.
+    fn count(&self, index: u32, is_meant: impl Fn(State) -> bool) -> usize {
+        let function = self.functions.get(index);
+        let counts = |id: &&Id<Instance>| {
+            self.instances.get(**id).is_some_and(|instance| {
+                is_meant(instance.state()) && instance.deployed.revision == function.deployed.revision
+            })
         };
-        instances.iter().filter(is_loading).count()
+        function.instances.iter().filter(counts).count()
     }
 
     pub(crate) fn arm_queue(&mut self, index: u32) {
@@ -238,6 +242,7 @@ impl<R: Ring> Shard<R> {
         }
         self.spread_long_runners(index);
         self.consider_starting(index);
+        self.keep_least(index);
     }
 
     /// Whether there are instances and none of them ever came up: then the runtime is to blame, not the load.

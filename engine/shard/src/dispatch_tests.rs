@@ -68,6 +68,7 @@ fn deployed(concurrency: Concurrency, instances_max: u32) -> Deployed {
         timeout_ms: 1000,
         concurrency,
         instances_max,
+        instances_min: 0,
         env: Default::default(),
         function_tag: 1,
         account_tag: 1,

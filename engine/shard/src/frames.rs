@@ -152,14 +152,10 @@ impl<R: Ring> Shard<R> {
         instance.go(Cause::Ready);
         instance.ready_ns = now_ns;
         instance.last_used_ns = now_ns;
+        instance.since_ns = now_ns;
         let (index, took_ns) = (instance.function, now_ns.saturating_sub(instance.claimed_ns));
         self.functions.get_mut(index).saw_cold_start(took_ns);
         self.arm_idle(id);
-    }
-
-    fn arm_idle(&mut self, id: Id<Instance>) {
-        let at_ns = self.now_ns + crate::ingress::ns(self.config.max_runtime_idle);
-        self.arm_instance(id, at_ns);
     }
 
     /// The handler could not be loaded: everybody who waits for this code hears why.
@@ -376,9 +372,7 @@ impl<R: Ring> Shard<R> {
         } else if instance.kill_at_ns != 0 && due(instance.kill_at_ns) {
             self.kill(id);
             return;
-        } else if instance.state() == State::Loading
-            && now_ns >= instance.claimed_ns + crate::ingress::ns(faaster_limits::BOOT_TIMEOUT)
-        {
+        } else if instance.patience_ends_ns().is_some_and(due) {
             self.retire_now(id, Ending::NotReady);
             self.kill(id);
             return;
@@ -423,32 +417,6 @@ impl<R: Ring> Shard<R> {
             && instance.kill_at_ns == 0
         {
             instance.kill_at_ns = self.now_ns + instance.deployed.timeout_ms * 1_000_000;
-        }
-    }
-
-    /// Sets the next alarm of an instance that lives on, or retires one that idled too long.
-    fn rest_or_retire(&mut self, id: Id<Instance>) {
-        let Some(instance) = self.instances.get(id) else { return };
-        let idle_ns = crate::ingress::ns(self.config.max_runtime_idle);
-        let mut next_ns = if instance.kill_at_ns != 0 { instance.kill_at_ns } else { u64::MAX };
-        match instance.state() {
-            State::Idle if instance.last_used_ns + idle_ns <= self.now_ns => {
-                self.retire(id);
-                return;
-            }
-            State::Idle => next_ns = next_ns.min(instance.last_used_ns + idle_ns),
-            State::Loading => {
-                next_ns = next_ns.min(instance.claimed_ns + crate::ingress::ns(faaster_limits::BOOT_TIMEOUT));
-            }
-            _ => {}
-        }
-        if !instance.kill_sent {
-            // Those of a killed one are answered at its end, not at their deadline.
-            let calls = instance.in_flight.iter().filter_map(|call| self.calls.get(*call));
-            next_ns = calls.map(|call| call.deadline_ns).fold(next_ns, u64::min);
-        }
-        if next_ns != u64::MAX {
-            self.arm_instance(id, next_ns.max(self.now_ns + 1));
         }
     }
 

@@ -28,6 +28,7 @@ mod phases;
 mod placement;
 mod prepared;
 mod random;
+mod rest;
 mod shard;
 mod slab;
 mod spares;

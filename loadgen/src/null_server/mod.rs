@@ -124,12 +124,23 @@ struct Server {
     held: BinaryHeap<Reverse<(u64, u32, u32, Reply)>>,
 }
 
+/// Connections that can be open at once: as many as there may be descriptors, for the kernel makes no larger table.
+fn connections_max() -> u32 {
+    let resource = rustix::process::Resource::Nofile;
+    let mut limit = rustix::process::getrlimit(resource);
+    limit.current = limit.maximum;
+    // Without it there are fewer.
+    rustix::process::setrlimit(resource, limit).ok();
+    let most = rustix::process::getrlimit(resource).current.unwrap_or(u64::MAX);
+    u32::try_from(most).unwrap_or(u32::MAX).min(NULL_SERVER_CONNECTIONS_MAX)
+}
+
 /// Answers requests, for ever or until the last one of [`Conduct::end_after`].
 ///
 /// # Errors
 /// There is no ring, or it failed.
 pub fn serve(listener: OwnedFd, conduct: Conduct) -> Result<(), ServeError> {
-    let mut ring = ring_of_this_thread(NULL_SERVER_CONNECTIONS_MAX)?;
+    let mut ring = ring_of_this_thread(connections_max())?;
     let listener = ring.adopt(listener);
     let answer = |status: &str, body: &[u8]| {
         let mut answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();

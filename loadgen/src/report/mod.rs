@@ -12,14 +12,15 @@ use crate::gates::GateState;
 use crate::result::{Distribution, RunResult};
 use crate::text::{ClosedTimes, duration, summary};
 pub use plot::PlotError;
-use plot::{Axis, Line, draw};
+use plot::{Axis, Line, Scale, colour, draw};
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
     h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}\
     table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:top}\
     td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}th{border-bottom:1px solid #888}\
     .good{color:#176b2c}.bad{color:#a11212}.note{color:#666}svg{max-width:100%;height:auto}\
-    pre{background:#f5f5f5;padding:.8rem;overflow-x:auto;font-size:13px}";
+    .legend{margin:0 0 0 6rem;font-size:13px}.legend span{margin-left:1rem}\
+    pre{background:#f5f5f5;padding:.8rem;white-space:pre-wrap;overflow-wrap:anywhere;font-size:13px}";
 
 macro_rules! add {
     ($out:expr, $($text:tt)*) => { writeln!($out, $($text)*).expect("writing to a string cannot fail") };
@@ -63,15 +64,15 @@ fn typical(runs: &[RunResult]) -> Option<&RunResult> {
 
 /// What latency is plotted: from the intended send, or in a closed loop from the send.
 fn headline(result: &RunResult) -> &Distribution {
-    result.latency.intended_to_done.as_ref().unwrap_or(&result.latency.sent_to_done)
+    result.headline().unwrap_or(&result.latency.sent_to_done)
 }
 
 fn write_plots(out: &mut String, shown: &[(&str, &RunResult)]) -> Result<(), PlotError> {
-    let closed = shown.iter().any(|(_, result)| result.latency.intended_to_done.is_none());
+    let closed = shown.iter().any(|(_, result)| result.headline().is_none());
     let note = if closed { " A closed loop hides stalls: its times are not to be quoted." } else { "" };
     add!(
         out,
-        "<h2>Latency by percentile</h2><p class=\"note\">As far as there are 10 requests beyond.{note}</p>"
+        "<h2>Latency by percentile</h2><p class=\"note\">As far as there are 10 requests beyond; a failure counts as lasting the time-out.{note}</p>"
     );
     let mut lines: Vec<Line> = shown.iter().map(|(name, result)| curve(name, headline(result))).collect();
     if let [(_, only)] = shown
@@ -81,7 +82,13 @@ fn write_plots(out: &mut String, shown: &[(&str, &RunResult)]) -> Result<(), Plo
         lines.push(curve("service time", &only.latency.sent_to_done));
         lines.push(curve("send lag", lag));
     }
-    add!(out, "{}", draw(&lines, Axis::Percentile, "ms")?);
+    if let [(_, only)] = shown {
+        if only.cold.is_some() {
+            "first call".clone_into(&mut lines[0].name);
+        }
+        lines.extend(only.phases.iter().map(|phase| curve(&phase.name, &phase.times)));
+    }
+    add!(out, "{}", figure(&lines, Axis::Percentile, Scale::Logarithmic, "ms")?);
     let series = |title: &str, value: fn(&crate::run::Second) -> f64| -> Vec<Line> {
         let line = |(name, result): &(&str, &RunResult)| Line {
             name: if shown.len() == 1 { title.to_owned() } else { format!("{name} {title}") },
@@ -94,15 +101,26 @@ fn write_plots(out: &mut String, shown: &[(&str, &RunResult)]) -> Result<(), Plo
     if shown.iter().any(|(_, result)| result.failed_share > 0.0) {
         rates.extend(series("failed", |it| it.failed as f64 / it.length_s.max(1e-9)));
     }
-    add!(out, "{}", draw(&rates, Axis::Seconds, "per second")?);
+    add!(out, "{}", figure(&rates, Axis::Seconds, Scale::Linear, "per second")?);
     add!(out, "<h2>Latency by second</h2>");
     let mut times = series("p50", |it| it.p50_us / 1e3);
     times.extend(series("p99", |it| it.p99_us / 1e3));
     if shown.len() == 1 {
         times.extend(series("max", |it| it.max_us / 1e3));
     }
-    add!(out, "{}", draw(&times, Axis::Seconds, "ms")?);
+    add!(out, "{}", figure(&times, Axis::Seconds, Scale::Logarithmic, "ms")?);
     Ok(())
+}
+
+/// A plot and below it what its lines are.
+fn figure(lines: &[Line], axis: Axis, scale: Scale, unit: &str) -> Result<String, PlotError> {
+    let mut out = draw(lines, axis, scale, unit)?;
+    out.push_str("<p class=\"legend\">");
+    for (place, line) in lines.iter().enumerate() {
+        add!(out, "<span style=\"color:{}\">&#9632;</span> {}", colour(place), escaped(&line.name));
+    }
+    out.push_str("</p>");
+    Ok(out)
 }
 
 /// Quantiles on an axis where each nine takes the same room.

@@ -4,7 +4,7 @@
 
 use memchr::memchr;
 
-use super::{ParseError, Persistence};
+use super::{FunctionError, ParseError, Persistence};
 
 /// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub(super) struct Head {
     pub(super) status: u16,
     pub(super) body: BodyRule,
     pub(super) persistence: Persistence,
+    pub(super) function_error: FunctionError,
     /// With the empty line.
     pub(super) bytes: usize,
 }
@@ -29,6 +30,8 @@ pub(super) enum Parsed {
 }
 
 const STATUS_LINE: &[u8] = b"HTTP/1.";
+/// FaaSter's and Lambda's word for a function that failed.
+const FUNCTION_ERROR: [&[u8]; 2] = [b"x-easyfaas-function-error", b"x-amz-function-error"];
 
 /// Whether what has come so far can be a response, so that a server of another protocol is noticed at once.
 pub(super) fn check_start(bytes: &[u8]) -> Result<(), ParseError> {
@@ -53,6 +56,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
     let Some(end) = memchr(b'\n', bytes) else { return Ok(Parsed::Partial) };
     let (status, mut persistence) = status_line(trim_end(&bytes[..=end]))?;
     let (mut length, mut coding) = (None, None);
+    let mut function_error = FunctionError::None;
     let mut at = end + 1;
     loop {
         let Some(end) = memchr(b'\n', &bytes[at..]) else { return Ok(Parsed::Partial) };
@@ -77,6 +81,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
                 Some(value) => coding = Some(transfer_coding(value)),
                 None => check_name(line)?,
             },
+            Some(b'x' | b'X') => {
+                check_name(line)?;
+                if FUNCTION_ERROR.iter().any(|name| value_of(line, name).is_some()) {
+                    function_error = FunctionError::Told;
+                }
+            }
             Some(_) => check_name(line)?,
         }
     }
@@ -86,7 +96,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Parsed, ParseError> {
         (None, Some(coding)) => coding,
         (None, None) => BodyRule::UntilClose,
     };
-    Ok(Parsed::Complete(Head { status, body, persistence, bytes: at }))
+    Ok(Parsed::Complete(Head { status, body, persistence, function_error, bytes: at }))
 }
 
 /// Reads `HTTP/1.1 200 OK`; the reason may be missing.
@@ -113,7 +123,7 @@ fn check_name(line: &[u8]) -> Result<(), ParseError> {
     }
 }
 
-fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+pub(super) fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let value = rest.strip_prefix(b":")?;
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())

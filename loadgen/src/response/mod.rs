@@ -6,6 +6,9 @@
 mod head;
 #[cfg(test)]
 mod tests;
+pub mod timing;
+
+use std::time::Duration;
 
 use head::{BodyRule, Head, Parsed};
 
@@ -53,6 +56,13 @@ pub enum BodyAllowed {
     No,
 }
 
+/// Whether a head says that the function behind the server failed; the status is 200 even then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FunctionError {
+    None,
+    Told,
+}
+
 /// A complete response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
@@ -60,6 +70,7 @@ pub struct Answer {
     /// Without framing.
     pub body_bytes: u64,
     pub persistence: Persistence,
+    pub function_error: FunctionError,
 }
 
 /// What [`ResponseParser::feed`] did.
@@ -94,9 +105,16 @@ pub struct ResponseParser {
     answer: Answer,
     interim: usize,
     trailer_bytes: usize,
+    /// What the last head told of the time inside of the server, where that is wanted.
+    phases: Option<Vec<(String, Duration)>>,
 }
 
-const NOTHING_YET: Answer = Answer { status: 0, body_bytes: 0, persistence: Persistence::KeepAlive };
+const NOTHING_YET: Answer = Answer {
+    status: 0,
+    body_bytes: 0,
+    persistence: Persistence::KeepAlive,
+    function_error: FunctionError::None,
+};
 
 impl ResponseParser {
     /// A parser for answers to one method.
@@ -108,7 +126,19 @@ impl ResponseParser {
             answer: NOTHING_YET,
             interim: 0,
             trailer_bytes: 0,
+            phases: None,
         }
+    }
+
+    /// The same, reading what heads tell of the time inside of the server ([`timing`]).
+    #[must_use]
+    pub fn with_phases(self) -> Self {
+        Self { phases: Some(Vec::new()), ..self }
+    }
+
+    /// What the last complete response's head told of them.
+    pub fn take_phases(&mut self) -> Vec<(String, Duration)> {
+        self.phases.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Forgets a response under way: for a new connection.
@@ -185,6 +215,7 @@ impl ResponseParser {
         if self.partial.is_empty()
             && let Parsed::Complete(head) = head::parse(rest)?
         {
+            self.note_phases(&rest[..head.bytes]);
             return Ok((head.bytes, self.begin(&head)?));
         }
         let before = self.partial.len();
@@ -200,9 +231,16 @@ impl ResponseParser {
         }
         let partial = std::mem::take(&mut self.partial);
         let Parsed::Complete(head) = head::parse(&partial)? else { return Err(ParseError::HeaderLine) };
+        self.note_phases(&partial[..head.bytes]);
         let complete = self.begin(&head)?;
         // A head of pieces is rare: its memory goes, so that idle connections stay small.
         Ok((head.bytes - before, complete))
+    }
+
+    fn note_phases(&mut self, head: &[u8]) {
+        if let Some(phases) = &mut self.phases {
+            *phases = timing::phases_of(head);
+        }
     }
 
     fn begin(&mut self, head: &Head) -> Result<bool, ParseError> {
@@ -213,7 +251,8 @@ impl ResponseParser {
             self.interim += 1;
             return if self.interim > INTERIM_MAX { Err(ParseError::InterimTooMany) } else { Ok(false) };
         }
-        self.answer = Answer { status: head.status, body_bytes: 0, persistence: head.persistence };
+        let Head { status, persistence, function_error, .. } = *head;
+        self.answer = Answer { status, body_bytes: 0, persistence, function_error };
         if self.allowed == BodyAllowed::No || head.status == 204 || head.status == 304 {
             return Ok(true);
         }

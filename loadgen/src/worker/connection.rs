@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 
 use faaster_sys::ring::{Sock, Token};
 
+use crate::plan::Phases;
 use crate::request::BodyCheck;
 use crate::response::{BodyAllowed, ResponseParser};
 
@@ -97,7 +98,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(pipeline: usize, allowed: BodyAllowed) -> Self {
+    pub(super) fn new(pipeline: usize, allowed: BodyAllowed, phases: Phases) -> Self {
+        let parser = ResponseParser::new(allowed);
         Self {
             phase: Phase::Closed,
             sock: None,
@@ -106,7 +108,7 @@ impl Connection {
             owed: 0,
             out: Some(Vec::new()),
             out_from: 0,
-            parser: ResponseParser::new(allowed),
+            parser: if phases == Phases::Read { parser.with_phases() } else { parser },
             check: BodyCheck::default(),
             listed: Listed::No,
             parked: 0,
@@ -175,8 +177,8 @@ mod tests {
 
     #[test]
     fn tokens_of_an_earlier_life_name_nothing() {
-        let mut connections =
-            vec![Connection::new(1, BodyAllowed::Yes), Connection::new(1, BodyAllowed::Yes)];
+        let new = || Connection::new(1, BodyAllowed::Yes, Phases::Skipped);
+        let mut connections = vec![new(), new()];
         connections[1].begin(Sock::Plain(5));
         let first = token(1, connections[1].generation);
         assert_eq!(position(first, &connections), Some(1));

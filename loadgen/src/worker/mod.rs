@@ -19,11 +19,12 @@ use faaster_sys::ring::{Completion, Group, Ring, RingError, Uring};
 use rustix::io::Errno;
 use rustix::time::ClockId;
 
-use crate::bounds::{RECONNECT_PAUSE, RING_COMPLETIONS, SETUP_TIMEOUT, SPIN, TICK};
+use crate::bounds::{RECONNECT_PAUSE, RING_COMPLETIONS, SETUP_TIMEOUT, SIGNING_ROOM, SPIN, TICK};
 use crate::plan::{Loop, Plan};
 use crate::request::RequestWriter;
 use crate::ring::{NoRing, ring_of_this_thread};
 use crate::schedule::Schedule;
+use crate::sign::{Claim, SigningEffort};
 use crate::tally::{Failure, Tally};
 use crate::template::Source;
 use connection::{Connection, Event, Flight, Listed, Phase, token};
@@ -75,6 +76,8 @@ pub struct Effort {
     pub stall_ns_max: u64,
     /// When the last measured request ended.
     pub last_done_ns: u64,
+    /// What signing took, warm-up included, where requests are signed.
+    pub signing: Option<SigningEffort>,
 }
 
 impl Effort {
@@ -149,7 +152,7 @@ impl Worker {
         faaster_sys::affinity::set_nice(EAGER).ok();
         let ring = ring_of_this_thread(1)?;
         let count = plan.connections_of(thread);
-        let new = || Connection::new(plan.pipeline, plan.request.answer_body);
+        let new = || Connection::new(plan.pipeline, plan.request.answer_body, plan.phases);
         let connections: Vec<Connection> = std::iter::repeat_with(new).take(count).collect();
         let mut pool = VecDeque::with_capacity(count * plan.pipeline);
         for _ in 0..plan.pipeline {
@@ -182,6 +185,9 @@ impl Worker {
             happened: Vec::new(),
         };
         worker.open_all()?;
+        while worker.writer.is_short() {
+            worker.writer.make_one();
+        }
         Ok(worker)
     }
 
@@ -211,7 +217,7 @@ impl Worker {
                 self.chores(now_ns);
             }
             if now_ns >= begin_ns {
-                self.dispatch(now_ns);
+                now_ns = self.dispatch(now_ns);
                 self.flush(now_ns);
             }
             if self.is_over(now_ns) {
@@ -237,30 +243,42 @@ impl Worker {
         (!self.window.is_past(due_ns)).then_some(due_ns)
     }
 
-    /// Gives what is due to connections.
-    fn dispatch(&mut self, now_ns: u64) {
+    /// Gives what is due to connections. Answers the time, which has gone on if requests had to be signed first.
+    fn dispatch(&mut self, mut now_ns: u64) -> u64 {
         if self.schedule.is_none() {
             for _ in 0..self.pool.len() {
                 if self.window.is_past(now_ns) || self.left == Some(0) {
-                    return;
+                    return now_ns;
                 }
-                let Some(index) = self.take_slot() else { return };
+                let Some(index) = self.take_slot() else { return now_ns };
                 self.count_down(now_ns);
+                now_ns = self.claim(now_ns);
                 self.issue(index, now_ns, now_ns);
             }
-            return;
+            return now_ns;
         }
         while let Some(due_ns) = self.next_due()
             && due_ns <= now_ns
         {
-            let Some(index) = self.take_slot() else { return };
+            let Some(index) = self.take_slot() else { return now_ns };
             self.schedule.as_mut().expect("this is an open loop").next();
             self.count_down(due_ns);
+            now_ns = self.claim(now_ns);
             if self.window.holds(due_ns) {
                 self.effort.offered += 1;
                 self.note_lateness(due_ns, now_ns);
             }
             self.issue(index, due_ns, now_ns);
+        }
+        now_ns
+    }
+
+    /// A request that could not be signed ahead is signed now. The time for it is lateness of the generator and never
+    /// the server's: the clock is read again.
+    fn claim(&mut self, now_ns: u64) -> u64 {
+        match self.writer.claim() {
+            Claim::Ready => now_ns,
+            Claim::MadeNow => self.ring.now_ns(),
         }
     }
 
@@ -323,6 +341,7 @@ impl Worker {
                     self.connections[index as usize].meet(Event::Refused);
                     self.paused.push_back((now_ns + nanoseconds(RECONNECT_PAUSE), index));
                     self.chore_at_ns = self.chore_at_ns.min(now_ns + nanoseconds(RECONNECT_PAUSE));
+                    self.writer.unclaim(1);
                     self.record(flight, Err(Failure::Connect), now_ns);
                     self.free_slot(index, now_ns);
                     return;
@@ -347,7 +366,7 @@ impl Worker {
     }
 
     /// Waits until something happens or is due.
-    fn pause(&mut self, now_ns: u64) -> Result<(), RingError> {
+    fn pause(&mut self, mut now_ns: u64) -> Result<(), RingError> {
         let mut until_ns = self.chore_at_ns;
         if now_ns < self.window.begin_ns {
             until_ns = until_ns.min(self.window.begin_ns);
@@ -355,6 +374,11 @@ impl Worker {
             // Nothing can be sent before a connection comes free, however overdue it is.
         } else if let Some(due_ns) = self.next_due() {
             until_ns = until_ns.min(due_ns);
+        }
+        // One at a time: an answer that comes meanwhile waits for it.
+        if self.writer.is_short() && until_ns > now_ns + nanoseconds(SIGNING_ROOM) {
+            self.writer.make_one();
+            now_ns = self.ring.now_ns();
         }
         if self.schedule.is_none() {
             let wait = Duration::from_nanos(until_ns.saturating_sub(now_ns));
@@ -375,26 +399,32 @@ impl Worker {
         }
         self.ring.poll(&mut self.happened)?;
         let begun_ns = self.ring.now_ns();
-        let mut spun_ns = begun_ns;
+        let (mut spun_ns, mut stalled_ns) = (begun_ns, 0);
         while self.happened.is_empty() && spun_ns < until_ns {
             std::hint::spin_loop();
             self.ring.poll(&mut self.happened)?;
             let last_ns = std::mem::replace(&mut spun_ns, self.ring.now_ns());
-            self.note_stall(spun_ns - last_ns);
+            stalled_ns += self.note_stall(spun_ns - last_ns);
         }
         if self.measuring_since.is_some() {
-            self.effort.spin_ns += spun_ns - begun_ns;
+            // A stall uses no CPU time, and so must not be taken off it.
+            self.effort.spin_ns += (spun_ns - begun_ns).saturating_sub(stalled_ns);
         }
         Ok(())
     }
 
     /// A round of spinning takes well under a microsecond, and a sleep ends when it should: if either took this much
-    /// longer, the thread was not let run, by another process, an interrupt or the hypervisor.
-    fn note_stall(&mut self, late_ns: u64) {
-        if late_ns >= STALL_NS && self.measuring_since.is_some() {
+    /// longer, the thread was not let run, by another process, an interrupt or the hypervisor. Answers the length of the
+    /// stall, 0 if it was none.
+    fn note_stall(&mut self, late_ns: u64) -> u64 {
+        if late_ns < STALL_NS {
+            return 0;
+        }
+        if self.measuring_since.is_some() {
             self.effort.stalled_ns += late_ns;
             self.effort.stall_ns_max = self.effort.stall_ns_max.max(late_ns);
         }
+        late_ns
     }
 
     /// What is done now and then: boundaries of the measured time, seconds, what is overdue.
@@ -417,6 +447,7 @@ impl Worker {
             self.connections[index as usize].meet(Event::Rested);
             self.unpark(index, now_ns);
         }
+        self.writer.renew();
         self.sweep(now_ns);
         self.chore_at_ns = self.next_chore(now_ns);
     }
@@ -472,6 +503,7 @@ impl Worker {
             self.give_up_the_rest(now_ns);
         }
         self.report_second();
+        self.effort.signing = self.writer.signing();
         self.effort
     }
 

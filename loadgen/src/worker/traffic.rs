@@ -10,7 +10,7 @@ use super::connection::{Event, Flight, Listed, Phase, position, token};
 use super::window::nanoseconds;
 use super::{SWEEP_MAX, Worker};
 use crate::bounds::{RECONNECT_PAUSE, TICK};
-use crate::plan::Loop;
+use crate::plan::{Loop, Phases};
 use crate::request::KeepAlive;
 use crate::response::{Answer, Persistence};
 use crate::tally::Failure;
@@ -172,11 +172,19 @@ impl Worker {
         let body_is_right = expectation.body.as_deref().is_none_or(|body| connection.check.finish(body));
         let outcome = if !expectation.takes(answer) {
             Err(Failure::Status)
+        } else if expectation.sees_function_error(answer) {
+            Err(Failure::Function)
         } else if !body_is_right {
             Err(Failure::Body)
         } else {
             Ok(())
         };
+        if self.plan.phases == Phases::Read {
+            let phases = self.connections[index as usize].parser.take_phases();
+            if outcome.is_ok() && self.counts(&flight, now_ns) {
+                self.tally.record_phases(phases, now_ns.saturating_sub(flight.sent_ns));
+            }
+        }
         self.record(flight, outcome, now_ns);
         if answer.persistence == Persistence::Close {
             let connection = &mut self.connections[index as usize];
@@ -202,6 +210,7 @@ impl Worker {
     }
 
     fn fail_flights(&mut self, index: u32, failure: Failure, now_ns: u64) {
+        self.writer.unclaim(self.connections[index as usize].owed);
         while let Some(flight) = self.connections[index as usize].flights.pop_front() {
             self.in_flight -= 1;
             self.record(flight, Err(failure), now_ns);
@@ -233,15 +242,20 @@ impl Worker {
         }
     }
 
+    /// Whether a request that ends now is among those measured. A closed loop is cut where its time ends; what was due
+    /// in an open one counts whenever it comes.
+    fn counts(&self, flight: &Flight, now_ns: u64) -> bool {
+        let timed = self.window.stop_ns.is_some();
+        let cut = self.plan.drive == Loop::Closed && timed;
+        self.window.holds(if cut { now_ns } else { flight.intended_ns })
+    }
+
     /// Counts a request that ended.
     pub(super) fn record(&mut self, flight: Flight, outcome: Result<(), Failure>, now_ns: u64) {
         let closed = self.plan.drive == Loop::Closed;
         let in_window = self.window.holds(now_ns);
-        let timed = self.window.stop_ns.is_some();
-        // A closed loop is cut where its time ends; what was due in an open one counts whenever it comes.
-        let measured = if closed && timed { in_window } else { self.window.holds(flight.intended_ns) };
         self.tally.completed_in_window += u64::from(in_window && outcome.is_ok());
-        if !measured {
+        if !self.counts(&flight, now_ns) {
             return;
         }
         self.effort.last_done_ns = now_ns;

@@ -2,6 +2,8 @@
 //!
 //! Owns: the check. Must not know: what was asked for.
 
+use std::time::Duration;
+
 use faaster_loadgen::response::{Answer, BodyAllowed, ParseError, ResponseParser};
 
 /// The first byte says how the rest is cut, and whether answers may have bodies.
@@ -17,12 +19,15 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// The answers and their bodies.
+/// An answer, its body, and what its head told of the time inside of the server.
+type Told = (Answer, Vec<u8>, Vec<(String, Duration)>);
+
+/// The answers.
 fn read<'b>(
     pieces: impl Iterator<Item = &'b [u8]>,
     allowed: BodyAllowed,
-) -> Result<Vec<(Answer, Vec<u8>)>, ParseError> {
-    let mut parser = ResponseParser::new(allowed);
+) -> Result<Vec<Told>, ParseError> {
+    let mut parser = ResponseParser::new(allowed).with_phases();
     let (mut answers, mut body) = (Vec::new(), Vec::new());
     for mut piece in pieces {
         while !piece.is_empty() {
@@ -30,11 +35,12 @@ fn read<'b>(
             assert!(fed.consumed > 0 && fed.consumed <= piece.len());
             assert!(fed.answer.is_some() || fed.consumed == piece.len());
             piece = &piece[fed.consumed..];
-            answers.extend(fed.answer.map(|answer| (answer, std::mem::take(&mut body))));
+            answers.extend(fed.answer.map(|answer| (answer, std::mem::take(&mut body), parser.take_phases())));
         }
     }
-    answers.extend(parser.end()?.map(|answer| (answer, std::mem::take(&mut body))));
-    for (answer, body) in &answers {
+    let last = parser.end()?;
+    answers.extend(last.map(|answer| (answer, std::mem::take(&mut body), parser.take_phases())));
+    for (answer, body, _) in &answers {
         assert!((200..=599).contains(&answer.status) && answer.body_bytes == body.len() as u64);
     }
     Ok(answers)
@@ -48,6 +54,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         b"\x03HTTP/1.0 404 Not Found\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\nx",
         b"\xf1HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\nX: y\n\nuntil the end",
         b"\x08HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nHTTP/1.1 304 \r\n\r\n",
+        b"\x05HTTP/1.1 200 OK\r\nServer-Timing: a;dur=1, b;desc=\"x,y\";dur=2.5\r\nX-Amz-Function-Error: Unhandled\r\n\r\n",
         b"\xa1HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
     ]
     .into_iter()

@@ -46,6 +46,9 @@ pub(crate) struct DeployArguments {
     /// Instances at most
     #[arg(long, value_name = "COUNT")]
     max_instances: Option<u32>,
+    /// Instances to keep ready, called or not
+    #[arg(long, value_name = "COUNT")]
+    min_instances: Option<u32>,
     /// Environment variable of the function; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -133,6 +136,7 @@ fn request(arguments: &DeployArguments, guess: &Guess, zip: &[u8]) -> Result<Val
         ("Timeout", arguments.timeout.map(Value::from)),
         ("PodConcurrentQuota", arguments.concurrency.map(Value::from)),
         ("MaxInstances", arguments.max_instances.map(Value::from)),
+        ("MinInstances", arguments.min_instances.map(Value::from)),
         ("Description", arguments.description.clone().map(Value::from)),
         ("Version", arguments.version.clone().map(Value::from)),
     ];
@@ -200,6 +204,7 @@ mod tests {
             timeout: None,
             concurrency: None,
             max_instances: None,
+            min_instances: None,
             env: vec![],
             description: None,
             version: None,

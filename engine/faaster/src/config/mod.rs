@@ -58,6 +58,8 @@ pub(crate) struct Config {
     pub simple_auth: bool,
     pub http_trigger: bool,
     pub max_runtime_idle: Duration,
+    /// `None`: instances are never frozen.
+    pub freeze_after: Option<Duration>,
     pub memory_bytes: u64,
     pub memory_overcommit: f64,
     pub placement: Placement,
@@ -178,6 +180,10 @@ impl Reader<'_> {
     }
 }
 
+fn freeze_after(text: &str) -> Result<Option<Duration>, String> {
+    if text == "never" { Ok(None) } else { value::duration(text, DURATION_MAX).map(Some) }
+}
+
 /// The longest that any timer of the configuration may be.
 const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -208,6 +214,9 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
+        freeze_after: r.one("freeze_after", freeze_after, |after| {
+            after.map_or_else(|| "never".to_owned(), value::show_duration)
+        }),
         memory_bytes: r.one("memory", |text| memory(text, machine), |bytes| value::show_size(*bytes)),
         memory_overcommit: r.one("memory_overcommit", value::factor, f64::to_string),
         placement: r.choice("placement", &[("home-core", Placement::HomeCore), ("free", Placement::Free)]),

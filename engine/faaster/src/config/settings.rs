@@ -81,6 +81,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("simple_auth", "BOOL", "true", Switch, "Only a function's owner may call and see it"),
     row("http_trigger", "BOOL", "true", Switch, "Serve /{user}/{function}[/{version}] as HTTP triggers"),
     row("max_runtime_idle", "DURATION", "300s", One, "An instance that has had no call for longer is ended"),
+    row(
+        "freeze_after",
+        "DURATION",
+        "30s",
+        One,
+        "The processes of an instance that has had no call for longer are stopped until the next; or never",
+    ),
     row("memory", "SIZE", "80%", One, "Memory of the node for functions: a size, or a part of the machine's"),
     row(
         "memory_overcommit",

@@ -172,6 +172,7 @@ fn shard_settings(config: &Config) -> ShardConfig {
         simple_auth: config.simple_auth,
         http_trigger: config.http_trigger,
         max_runtime_idle: config.max_runtime_idle,
+        freeze_after: config.freeze_after,
         placement: match config.placement {
             Placement::HomeCore => InstancePlacement::HomeCore,
             Placement::Free => InstancePlacement::Free,

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::mountinfo::{Access, Mounted, Version};
-use super::{CgroupError, Removal};
+use super::{CgroupError, Removal, Running};
 
 /// Bytes that a cgroup file which is read whole may have: thread lists are the longest.
 const FILE_BYTES_MAX: usize = 256 * 1024;
@@ -99,6 +99,15 @@ impl Base {
     /// ENOENT where there is no v2 core.
     pub(crate) fn freeze(&self, name: &str) -> Result<(), Errno> {
         self.write_at(&format!("{name}/cgroup.freeze"), "1")
+    }
+
+    /// [`Self::freeze`], or the way back.
+    pub(super) fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError> {
+        let (what, result) = match running {
+            Running::Stopped => ("stop", self.freeze(name)),
+            Running::Yes => ("continue", self.write_at(&format!("{name}/cgroup.freeze"), "0")),
+        };
+        result.map_err(|source| CgroupError::Freezer { what, group: name.to_owned(), source })
     }
 
     /// Sends SIGKILL to all processes of a group and of those below it, at once (cgroup-v2.rst).

@@ -37,6 +37,8 @@ pub enum CgroupError {
     Limit { file: &'static str, value: u64, source: Errno },
     #[error("cannot remove cgroup {group} from {hierarchy}")]
     Remove { group: String, hierarchy: String, source: Errno },
+    #[error("cannot {what} the processes of cgroup {group}")]
+    Freezer { what: &'static str, group: String, source: Errno },
     #[error("cannot turn on the controllers of cgroup {path}; it may hold processes that cannot be moved")]
     Subtree { path: String, source: Errno },
 }
@@ -52,6 +54,7 @@ impl CgroupError {
             | Self::File { source, .. }
             | Self::Limit { source, .. }
             | Self::Remove { source, .. }
+            | Self::Freezer { source, .. }
             | Self::Subtree { source, .. } => Some(*source),
         }
     }
@@ -90,6 +93,13 @@ pub(crate) struct FinalUsage {
     pub cpu_us: u64,
     /// Processes that the kernel killed for memory.
     pub oom_kills: u64,
+}
+
+/// Whether the processes of a group run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Running {
+    Yes,
+    Stopped,
 }
 
 /// Whether a group is gone.
@@ -154,6 +164,11 @@ pub(crate) trait Backend: fmt::Debug {
     /// # Errors
     /// Why they cannot be read.
     fn threads(&self, name: &str) -> Result<Vec<i32>, CgroupError>;
+    /// Stops all processes of a group, or lets them go on. What is stopped can be killed all the same.
+    ///
+    /// # Errors
+    /// ENOENT where the v2 core is missing.
+    fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError>;
     /// Zero for what cannot be read.
     fn usage(&self, name: &str) -> Usage;
     /// As [`Self::usage`], after the last process has ended.

@@ -7,7 +7,10 @@
 use super::files::{Base, write_number};
 use super::mountinfo::own_v1_path;
 use super::share::{CPU_IDLE, write_share};
-use super::{Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Usage};
+use super::{
+    Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
+};
+use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
 const MEMORY: &str = "memory.limit_in_bytes";
@@ -167,6 +170,14 @@ impl Backend for Hybrid {
             None => (&self.hierarchies[self.pids].top, "tasks"),
         };
         top.read_ids(&format!("{name}/{file}")).map_err(|source| CgroupError::File { file, source })
+    }
+
+    fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError> {
+        let Some(core) = &self.core else {
+            let (what, group) = ("stop", name.to_owned());
+            return Err(CgroupError::Freezer { what, group, source: Errno::NOENT });
+        };
+        core.top.set_running(name, running)
     }
 
     fn usage(&self, name: &str) -> Usage {

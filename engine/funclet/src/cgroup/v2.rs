@@ -12,7 +12,9 @@ use std::os::fd::OwnedFd;
 use super::files::{Base, write_number};
 use super::mountinfo::own_v2_path;
 use super::share::{CPU_IDLE, write_share};
-use super::{Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Usage};
+use super::{
+    Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
+};
 
 const MEMORY: &str = "memory.max";
 const SWAP: &str = "memory.swap.max";
@@ -189,6 +191,10 @@ impl Backend for Unified {
     fn threads(&self, name: &str) -> Result<Vec<i32>, CgroupError> {
         let file = "cgroup.threads";
         self.top.read_ids(&format!("{name}/{file}")).map_err(|source| CgroupError::File { file, source })
+    }
+
+    fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError> {
+        self.top.set_running(name, running)
     }
 
     fn usage(&self, name: &str) -> Usage {

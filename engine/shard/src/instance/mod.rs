@@ -13,6 +13,7 @@ use faaster_protocol::funclet::{End, Generation, Placement, SlotId};
 use faaster_sys::ring::Sock;
 
 use crate::call::Call;
+use crate::ingress::ns;
 use crate::outbox::Outbox;
 use crate::phases::{Phases, Start};
 use crate::slab::Id;
@@ -47,6 +48,8 @@ pub(crate) struct Instance {
     /// Of the first call that waited for it, once that was answered.
     pub(crate) phases: Option<Phases>,
     pub(crate) last_used_ns: u64,
+    /// When it became ready or was thawed; while its processes are being stopped or let go, when that was asked for.
+    pub(crate) since_ns: u64,
     pub(crate) accepted_total: u64,
     pub(crate) failed_total: u64,
     /// While draining: when it is killed. After its end: when the other half of the news is no longer waited for.
@@ -132,6 +135,7 @@ impl Instance {
             ready_ns: 0,
             phases: None,
             last_used_ns: now_ns,
+            since_ns: now_ns,
             accepted_total: 0,
             failed_total: 0,
             kill_at_ns: 0,
@@ -171,6 +175,15 @@ impl Instance {
     /// Follows the diagram; see [`State::after`].
     pub(crate) fn go(&mut self, cause: Cause) {
         self.state = self.state.after(cause);
+    }
+
+    /// When a step that it takes itself, or that its funclet takes for it, has taken too long.
+    pub(crate) fn patience_ends_ns(&self) -> Option<u64> {
+        match self.state {
+            State::Loading => Some(self.claimed_ns + ns(faaster_limits::BOOT_TIMEOUT)),
+            State::Freezing | State::Thawing => Some(self.since_ns + ns(faaster_limits::FREEZE_TIMEOUT)),
+            _ => None,
+        }
     }
 
     /// Whether another call may be sent now.

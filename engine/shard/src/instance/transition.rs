@@ -5,9 +5,13 @@
 //!    |                | \--call begins------->  |
 //!    |                |                         |
 //!    +----drain-------+-----------drain---------+--> draining --died--> gone
+//!
+//! idle --freeze--> freezing --frozen--> frozen --thaw--> thawing --thawed--> idle
+//!                  freezing --thawed--> idle   (it could not be frozen)
+//! freezing, frozen, thawing --drain--> draining
 //!    any --died--> gone
 //! ```
-//! An instance is not frozen yet. Must not know: why something happens.
+//! Must not know: why something happens.
 
 /// Where an instance is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,12 @@ pub(crate) enum State {
     Idle,
     /// At least one call in flight.
     Busy,
+    /// The funclet was asked to stop its processes.
+    Freezing,
+    /// Its processes are stopped.
+    Frozen,
+    /// The funclet was asked to let them go on.
+    Thawing,
     /// Takes no new calls; will be ended.
     Draining,
     /// Its container ended.
@@ -33,6 +43,14 @@ pub(crate) enum Cause {
     CallBegins,
     /// A call ended and so many are left.
     CallEnds { left: usize },
+    /// Its processes are to be stopped.
+    Freeze,
+    /// They are.
+    Frozen,
+    /// They are to go on.
+    Thaw,
+    /// They do.
+    Thawed,
     /// It must take no new call.
     Drain,
     /// Its process tree ended.
@@ -51,11 +69,20 @@ impl State {
             (Self::Busy, Cause::CallEnds { left: 0 }) => Self::Idle,
             (Self::Busy, Cause::CallEnds { .. }) => Self::Busy,
             (Self::Draining, Cause::CallEnds { .. }) => Self::Draining,
-            (Self::Loading | Self::Idle | Self::Busy | Self::Draining, Cause::Drain) => Self::Draining,
+            (Self::Idle, Cause::Freeze) => Self::Freezing,
+            (Self::Freezing, Cause::Frozen) => Self::Frozen,
+            (Self::Frozen, Cause::Thaw) => Self::Thawing,
+            (Self::Freezing | Self::Thawing, Cause::Thawed) => Self::Idle,
             (Self::Gone, Cause::CallEnds { .. }) => Self::Gone,
-            (Self::Loading | Self::Idle | Self::Busy | Self::Draining, Cause::Died) => Self::Gone,
+            (state, Cause::Drain) if state != Self::Gone => Self::Draining,
+            (state, Cause::Died) if state != Self::Gone => Self::Gone,
             (state, cause) => panic!("an instance that is {state:?} cannot see {cause:?}"),
         }
+    }
+
+    /// Whether it will take its share of the queue, but not yet.
+    pub(crate) fn is_coming(self) -> bool {
+        matches!(self, Self::Loading | Self::Freezing | Self::Thawing)
     }
 
     /// As `faaster instances` shows it.
@@ -64,6 +91,9 @@ impl State {
             Self::Loading => "loading",
             Self::Idle => "idle",
             Self::Busy => "busy",
+            Self::Freezing => "freezing",
+            Self::Frozen => "frozen",
+            Self::Thawing => "thawing",
             Self::Draining => "draining",
             Self::Gone => "gone",
         }
@@ -76,8 +106,8 @@ mod tests {
 
     #[test]
     fn the_diagram_holds() {
-        use Cause::{CallBegins, CallEnds, Died, Drain, Ready};
-        use State::{Busy, Draining, Gone, Idle, Loading};
+        use Cause::{CallBegins, CallEnds, Died, Drain, Freeze, Ready, Thaw, Thawed};
+        use State::{Busy, Draining, Freezing, Frozen, Gone, Idle, Loading, Thawing};
         for (from, cause, to) in [
             (Loading, Ready, Idle),
             (Idle, CallBegins, Busy),
@@ -89,8 +119,26 @@ mod tests {
             (Draining, Died, Gone),
             (Loading, Died, Gone),
             (Gone, CallEnds { left: 3 }, Gone),
+            (Idle, Freeze, Freezing),
+            (Freezing, Cause::Frozen, Frozen),
+            (Freezing, Thawed, Idle),
+            (Frozen, Thaw, Thawing),
+            (Thawing, Thawed, Idle),
+            (Freezing, Drain, Draining),
+            (Frozen, Drain, Draining),
+            (Thawing, Died, Gone),
         ] {
             assert_eq!(from.after(cause), to, "{from:?} {cause:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_idle_is_frozen_and_only_what_runs_gets_calls() {
+        use State::{Busy, Draining, Freezing, Frozen, Gone, Idle, Loading, Thawing};
+        for state in [Loading, Idle, Busy, Freezing, Frozen, Thawing, Draining, Gone] {
+            let follows = |cause| std::panic::catch_unwind(|| state.after(cause)).is_ok();
+            assert_eq!(follows(Cause::Freeze), state == Idle, "{state:?}");
+            assert_eq!(follows(Cause::CallBegins), matches!(state, Idle | Busy), "{state:?}");
         }
     }
 

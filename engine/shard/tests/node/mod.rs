@@ -69,6 +69,7 @@ impl Node {
             simple_auth: true,
             http_trigger: true,
             max_runtime_idle: Duration::from_secs(60),
+            freeze_after: Some(Duration::from_secs(20)),
             placement: InstancePlacement::Free,
             retry_after_secs: 7,
             funclets: 1,

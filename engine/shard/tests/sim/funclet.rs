@@ -26,6 +26,8 @@ pub(crate) enum FuncletDeed {
     /// The container is dead by now.
     Kill(u32),
     Tell(u32, End),
+    Freeze(u32),
+    Thaw(u32),
 }
 
 /// The generation of all slots: no slot is used twice.
@@ -91,6 +93,12 @@ impl Funclet {
                     }
                 }
                 Request::Place { generation, .. } => assert_eq!(generation, GENERATION),
+                Request::Freeze { slot, .. } => {
+                    later.push((dice.below(manner.slow_ns_max + 1), FuncletDeed::Freeze(slot.0)));
+                }
+                Request::Thaw { slot, .. } => {
+                    later.push((dice.below(manner.slow_ns_max + 1), FuncletDeed::Thaw(slot.0)));
+                }
                 // As if it always came too late: the claim is served all the same.
                 other => panic!("{other:?} does not come from a shard"),
             }
@@ -136,6 +144,14 @@ impl Funclet {
             memory_limit_bytes: 128 << 20,
             cpu_used_us: 1,
         };
+        sim.send_record(self.wire, &event.encode(), Vec::new());
+    }
+
+    /// Tells that a container's processes are stopped, or that they run.
+    pub(crate) fn rests(&self, sim: &SimHandle, slot: u32, frozen: bool) {
+        let (slot, generation) = (SlotId(slot), GENERATION);
+        let event =
+            if frozen { Event::Frozen { slot, generation } } else { Event::Thawed { slot, generation } };
         sim.send_record(self.wire, &event.encode(), Vec::new());
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Runtime {
     pub(crate) slot: u32,
     pub(crate) shard: usize,
     pub(crate) alive: bool,
+    /// Its processes are stopped.
+    pub(crate) frozen: bool,
     input: Vec<u8>,
     /// Calls at once; `None` before `load`.
     quota: Option<usize>,
@@ -59,6 +61,7 @@ impl Runtime {
             slot,
             shard,
             alive: true,
+            frozen: false,
             input: Vec::new(),
             quota: None,
             partial: BTreeMap::new(),
@@ -76,7 +79,7 @@ impl Runtime {
         dice: &mut Dice,
         later: &mut Vec<(u64, RuntimeDeed)>,
     ) -> bool {
-        if !self.alive {
+        if !self.alive || self.frozen {
             return false;
         }
         let new = sim.take(self.channel, usize::MAX);

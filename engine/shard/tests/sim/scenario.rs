@@ -56,6 +56,7 @@ impl Plan {
             timeout_ms: 1000 * dice.between(1, TIMEOUT_SECS_MAX),
             concurrency,
             instances_max: u32::try_from(dice.between(1, 4)).expect("small"),
+            instances_min: 0,
             env: Default::default(),
             function_tag: self.revision,
             account_tag: 1,
@@ -148,6 +149,11 @@ impl Scenario {
             simple_auth: true,
             http_trigger: true,
             max_runtime_idle: Duration::from_secs(6),
+            freeze_after: match self.length_ns % 3 {
+                0 => None,
+                1 => Some(Duration::from_millis(3)),
+                _ => Some(Duration::from_millis(200)),
+            },
             placement: if self.length_ns.is_multiple_of(2) {
                 InstancePlacement::Free
             } else {

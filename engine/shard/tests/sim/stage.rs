@@ -257,7 +257,9 @@ impl Stage {
                 "{function:?}"
             );
             if alone && function.starting > before.starting {
-                let needed = (before.queued + admitted).div_ceil(function.slots);
+                // What died in demand is replaced without a call that waits for it.
+                let lost = before.instances.saturating_sub(function.instances);
+                let needed = (before.queued + admitted).div_ceil(function.slots) + lost;
                 assert!(function.starting <= needed, "claims for nobody: {function:?} after {before:?}");
             }
         }
@@ -331,6 +333,10 @@ impl Stage {
             progressed = true;
             self.note(|| format!("{deed:?}").chars().take(200).collect());
             match deed {
+                // Stopped processes do nothing; what they were about to do comes after.
+                Deed::Runtime(at, deed) if self.runtimes[at].alive && self.runtimes[at].frozen => {
+                    self.later(1_000_000, Deed::Runtime(at, deed));
+                }
                 Deed::Runtime(at, deed) => self.on_runtime_deed(at, deed),
                 Deed::Funclet { shard, epoch, deed } => {
                     let funclet = &self.seats[shard].funclet;
@@ -381,6 +387,20 @@ impl Stage {
                 self.seats[shard].funclet.ended(&self.sim, slot, End::Killed);
             }
             FuncletDeed::Tell(slot, end) => self.seats[shard].funclet.ended(&self.sim, slot, end),
+            // Now and then a container cannot be frozen.
+            FuncletDeed::Freeze(slot) => {
+                let frozen = self.dice.below(8) != 0;
+                self.set_frozen(shard, slot, frozen);
+            }
+            FuncletDeed::Thaw(slot) => self.set_frozen(shard, slot, false),
+        }
+    }
+
+    fn set_frozen(&mut self, shard: usize, slot: u32, frozen: bool) {
+        let found = self.live.iter().copied().find(|at| self.runtimes[*at].slot == slot);
+        if let Some(at) = found {
+            self.runtimes[at].frozen = frozen;
+            self.seats[shard].funclet.rests(&self.sim, slot, frozen);
         }
     }
 
