@@ -1,5 +1,7 @@
 """Who runs where and when: one instance or several, queues, redeploys, removals, memory that goes back."""
 
+import re
+import time
 import unittest
 
 from support.deploy import (
@@ -20,6 +22,24 @@ class SchedulingTest(EngineCase):
         calls = [self.call("warm", {"name": "w", "wait": False})["token"] for _ in range(50)]
         self.assertEqual(len(set(calls)), 1)
         self.assertEqual(instances(self.node, "warm")[0]["Accepted"], 50)
+
+    def test_a_cold_call_says_where_its_time_went(self):
+        # Several names: some are at home on the shard that is asked, some on the other.
+        for number in range(8):
+            name = f"timed-{number}"
+            self.deploy(name, source("gate"))
+            began = time.monotonic()
+            cold = self.good(Call(self.node, name, {"name": "c", "wait": False}).answer())
+            took_ms = (time.monotonic() - began) * 1000
+            phases = dict(re.findall(r"(\w+);dur=(\d+\.\d{3})", cold.headers["Server-Timing"]))
+            self.assertEqual(list(phases), ["queue", "claim", "attach", "load", "run"])
+            self.assertGreater(float(phases["attach"]) * float(phases["load"]) * float(phases["run"]), 0)
+            self.assertLessEqual(sum(map(float, phases.values())), took_ms)
+            start = instances(self.node, name)[0]["Start"]
+            for phase, milliseconds in phases.items():
+                self.assertAlmostEqual(start[f"{phase.capitalize()}US"] / 1000, float(milliseconds), delta=0.0015)
+            warm = self.good(Call(self.node, name, {"name": "w", "wait": False}).answer())
+            self.assertNotIn("Server-Timing", warm.headers)
 
     def test_64_calls_at_once_share_one_instance(self):
         for language in ("python3", "nodejs"):

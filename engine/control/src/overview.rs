@@ -9,7 +9,7 @@ use std::time::Duration;
 use faaster_function::RuntimeSpec;
 use faaster_limits::{BOOT_TIMEOUT, MEMORY_MB_MIN};
 use faaster_protocol::funclet::{NodeInfo, SlotInfo, SlotState};
-use faaster_shard::api::{InstanceReport, ShardReport};
+use faaster_shard::api::{InstanceReport, Phases, ShardReport};
 use serde::Serialize;
 
 use crate::funclets::Description;
@@ -272,6 +272,7 @@ impl Facts<'_> {
                     age_ms: milliseconds(instance.age),
                     idle_ms: milliseconds(instance.idle),
                     load_ms: milliseconds(instance.load),
+                    start: instance.phases.map(PhasesView::from),
                     memory_mb: function.memory_mb,
                     memory_used_bytes: joined.info.map(|info| info.memory_used_bytes),
                     cpu_used_us: joined.info.map(|info| info.cpu_used_us),
@@ -311,6 +312,8 @@ pub(crate) struct InstanceView {
     idle_ms: u64,
     #[serde(rename = "LoadMS")]
     load_ms: u64,
+    /// Null where no caller waited for it, or none was answered yet.
+    start: Option<PhasesView>,
     #[serde(rename = "MemoryMB")]
     memory_mb: u32,
     /// These three are null while the funclet is silent.
@@ -325,6 +328,34 @@ pub(crate) struct InstanceView {
     generation: u32,
     commit_id: String,
     revision: u64,
+}
+
+/// How an instance came to its first answer, microseconds of each phase; the same as that answer's `Server-Timing`.
+#[derive(Debug, Serialize)]
+struct PhasesView {
+    #[serde(rename = "QueueUS")]
+    queue: u64,
+    #[serde(rename = "ClaimUS")]
+    claim: u64,
+    #[serde(rename = "AttachUS")]
+    attach: u64,
+    #[serde(rename = "LoadUS")]
+    load: u64,
+    #[serde(rename = "RunUS")]
+    run: u64,
+}
+
+impl From<Phases> for PhasesView {
+    fn from(phases: Phases) -> Self {
+        let microseconds = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            queue: microseconds(phases.queue),
+            claim: microseconds(phases.claim),
+            attach: microseconds(phases.attach),
+            load: microseconds(phases.load),
+            run: microseconds(phases.run),
+        }
+    }
 }
 
 /// A shard in `/v1/node`: its counters under their own names.

@@ -14,7 +14,7 @@ use faaster_function::{AccountId, CallsAtOnce, Deployed, RuntimeSpec};
 use faaster_protocol::funclet::{
     Event, Generation, MESSAGE_BYTES, NodeInfo, Request, RuntimeIndex, SlotId, SlotInfo, SlotState,
 };
-use faaster_shard::api::{Counters, InstanceReport, ShardReport};
+use faaster_shard::api::{Counters, InstanceReport, Phases, ShardReport};
 use faaster_shard::{Command, ShardId};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use tokio::runtime::Runtime;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, LinkNameSpaceType};
 
-use crate::cgroup::Limits;
+use crate::cgroup::{CpuShare, Limits};
 use crate::claims::{self, Waiting};
 use crate::code;
 use crate::container::Change;
@@ -97,7 +97,7 @@ impl Funclet {
             memory_bytes: claims::memory_bytes(claim),
             // Its init is one of them.
             pids: claim.pids_max,
-            cpu_of_memory_mb: claim.memory_mb,
+            cpu: CpuShare::OfMemoryMb(claim.memory_mb),
         };
         if let Err(error) = self.cgroups.write_limits(&mut unclaimed.limits, &limits) {
             notice(&self.config, &format!("a claim fails: {error}"));

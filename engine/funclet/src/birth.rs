@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeKind;
-use faaster_init::{KIND_EXEC, KIND_POOLED, MIGRATED, fd};
+use faaster_init::{ASSEMBLED, KIND_EXEC, KIND_POOLED, MIGRATED, fd};
 use faaster_limits::{BOOT_MEMORY_BYTES, BOOT_PIDS, MEMORY_MB_MIN, TMP_BYTES_DEFAULT, TMP_INODES_MAX};
 use faaster_sys::child::Step;
 use faaster_sys::clone3::{Birth, Child, Namespaces};
@@ -22,11 +22,13 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use crate::cgroup::{Backend, CgroupError, LimitFiles, Limits};
+use crate::cgroup::{Backend, CgroupError, CpuShare, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
 use crate::rootfs::proc::{ProcMask, ProcMount};
 use crate::rootfs::{NEW, Rootfs};
 
+/// Of a container that is being made, while it holds locks that claims need too, or while a claim waits for it.
+pub(crate) const BOOT_SHARE: CpuShare = CpuShare::OfMemoryMb(MEMORY_MB_MIN);
 /// Name of the machine that a function sees.
 const HOSTNAME: &[u8] = b"function";
 /// The kernel's choice when the whole machine is out of memory: functions before the engine.
@@ -146,8 +148,7 @@ impl Nursery {
         rootfs: &Rootfs,
     ) -> Result<Born, BirthError> {
         let mut group = cgroups.create(order.group)?;
-        let boot =
-            Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu_of_memory_mb: MEMORY_MB_MIN };
+        let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
         cgroups.write_limits(&mut group.limits, &boot)?;
         let ends = Ends::make(order.uid)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -211,6 +212,7 @@ impl Nursery {
             Step::Hostname(HOSTNAME),
             Step::BatchPolicy,
             Step::NewSession,
+            Step::Report(ASSEMBLED),
             Step::PlaceFds(&placements),
             Step::Exec {
                 program: fd::PROGRAM,

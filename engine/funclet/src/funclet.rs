@@ -14,6 +14,7 @@ use faaster_sys::fdpass;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::aside::Aside;
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
@@ -69,6 +70,8 @@ pub enum ExitReason {
 pub(crate) enum Timer {
     /// A container should be claimable by now.
     Boot(SlotId, Generation),
+    /// Boots have stood aside for a while.
+    Aside,
     /// A waiting claim's deadline.
     Claim(WaitingId),
     /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
@@ -109,6 +112,7 @@ pub(crate) struct Funclet {
     pub(crate) rate: Rate,
     pub(crate) timers: Timers<Timer>,
     pub(crate) pools: Vec<Pool>,
+    pub(crate) aside: Aside,
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
     pub(crate) waiting_sequence: u64,
@@ -177,6 +181,7 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
+            aside: Aside::new(),
             migrating: None,
             waiting_sequence: 0,
             shortage: Shortage::Over,
@@ -249,6 +254,7 @@ impl Funclet {
     fn on_timer(&mut self, timer: Timer, now: Nanos) {
         match timer {
             Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
+            Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
             Timer::Retry => {

@@ -4,6 +4,7 @@
 //! Everything that the engine asks is checked again here; this process is root, the engine is not trusted.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod attach;
 mod backoff;
 mod birth;

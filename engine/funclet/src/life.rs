@@ -3,20 +3,21 @@
 //! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
 
 use faaster_init::{RECORD_BYTES, Record};
-use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT};
+use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
 
-use crate::birth::{Born, Order};
-use crate::cgroup::{FinalUsage, Removal};
+use crate::aside::{Alarm, Verdict};
+use crate::birth::{BOOT_SHARE, Born, Order};
+use crate::cgroup::{CpuShare, FinalUsage, Removal};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
 use crate::notice::notice;
 use crate::poller::{Interest, Token};
-use crate::slots::{Container, Ending, Slot, Unclaimed};
+use crate::slots::{Container, Ending, Slot, Stage, Unclaimed};
 use crate::timers::Nanos;
 
 /// Pause between looks at cgroups that are still busy.
@@ -69,14 +70,22 @@ impl Funclet {
             pidfd,
             status,
             last_record: None,
-            unclaimed: Some(Unclaimed { channel, log, tmp, limits, hello: HelloReader::default(), steps }),
+            unclaimed: Some(Unclaimed {
+                channel,
+                log,
+                tmp,
+                limits,
+                hello: HelloReader::default(),
+                steps,
+                stage: Stage::Assembling,
+            }),
             lease: None,
             created: now,
             ending: None,
             timer: Some(timer),
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
-        self.pools[runtime].began();
+        self.pools[runtime].began(id, generation);
         self.migrating = Some((id, generation, now));
         if let Err(errno) = watched {
             self.fail_boot(id, generation, &format!("it cannot be watched: {errno}"));
@@ -110,6 +119,7 @@ impl Funclet {
                     self.migrating = None;
                 }
             }
+            Record::Assembled => self.on_assembled(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {
@@ -129,6 +139,74 @@ impl Funclet {
             }
         }
         Ok(())
+    }
+
+    /// A container's file system stands.
+    fn on_assembled(&mut self, id: SlotId, generation: Generation) {
+        let Some(container) = self.slots.live(id, generation) else { return };
+        let runtime = container.runtime;
+        if let Some(unclaimed) = &mut container.unclaimed {
+            unclaimed.stage = Stage::Booting;
+        }
+        let now = Nanos::now();
+        if now < self.quiet_until && self.waiting.count_for_container(runtime) == 0 {
+            self.stand_aside(id, generation, now);
+        }
+    }
+
+    /// A claimed container is about to need a core: the boots that nobody waits for let it pass. They take 100 ms of a
+    /// core, and it would come after them at the next tick of the clock only.
+    pub(crate) fn let_pass(&mut self, now: Nanos) {
+        let waiting = &self.waiting;
+        let unhurried = self.pools.iter().enumerate().filter(|(at, _)| waiting.count_for_container(*at) == 0);
+        let boots: Vec<_> = unhurried.flat_map(|(_, pool)| pool.being_made()).copied().collect();
+        for (id, generation) in boots {
+            self.stand_aside(id, generation, now);
+        }
+    }
+
+    fn stand_aside(&mut self, id: SlotId, generation: Generation, now: Nanos) {
+        let unclaimed = self.slots.peek(id, generation).and_then(|container| container.unclaimed.as_ref());
+        if unclaimed.is_none_or(|unclaimed| unclaimed.stage == Stage::Assembling)
+            || self.aside.contains(id, generation)
+            || !self.aside.may_begin(now)
+        {
+            return;
+        }
+        self.share(id, generation, CpuShare::Spare);
+        if self.aside.add(id, generation, now) == Alarm::Wanted {
+            self.timers.add(now.after(POOL_REFILL_QUIET), Timer::Aside);
+        }
+    }
+
+    pub(crate) fn on_aside_alarm(&mut self, now: Nanos) {
+        match self.aside.judge(now, self.quiet_until) {
+            Verdict::Wait(until) => {
+                self.timers.add(until, Timer::Aside);
+            }
+            Verdict::Return(boots) => self.compete(&boots),
+        }
+    }
+
+    /// A claim waits for a boot: now all are in a hurry.
+    pub(crate) fn hurry(&mut self) {
+        let boots = self.aside.take();
+        self.compete(&boots);
+    }
+
+    fn compete(&self, boots: &[(SlotId, Generation)]) {
+        for (id, generation) in boots {
+            self.share(*id, *generation, BOOT_SHARE);
+        }
+    }
+
+    fn share(&self, id: SlotId, generation: Generation, share: CpuShare) {
+        let unclaimed = self.slots.peek(id, generation).and_then(|container| container.unclaimed.as_ref());
+        if let Some(unclaimed) = unclaimed
+            && let Err(error) = self.cgroups.write_share(&unclaimed.limits, share)
+        {
+            notice(&self.config, &format!("a container boots with the wrong share: {error}"));
+        }
     }
 
     /// Bytes on a booting runtime's channel.
@@ -197,11 +275,14 @@ impl Funclet {
         let Some(container) = self.slots.live(id, generation) else { return };
         match container.state {
             State::Draining | State::Dead => return,
-            State::Creating => self.pools[container.runtime].failed(),
+            State::Creating => self.pools[container.runtime].failed(id, generation),
             State::Cold => self.pools[container.runtime].remove(id, generation),
             State::Warming | State::Warm | State::Frozen => {}
         }
         let was_booting = container.state == State::Creating;
+        // Dying takes a processor too.
+        self.share(id, generation, BOOT_SHARE);
+        let container = self.slots.live(id, generation).expect("looked at above");
         container.state.apply(Change::Killed);
         container.ending = Some(ending);
         let runtime = container.runtime;

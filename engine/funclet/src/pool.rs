@@ -14,7 +14,7 @@ pub(crate) struct Pool {
     pub target: usize,
     /// Claimable ones; the most recently prepared is last and goes first, for its caches are warmest.
     cold: Vec<(SlotId, Generation)>,
-    creating: usize,
+    creating: Vec<(SlotId, Generation)>,
     pub backoff: Backoff,
 }
 
@@ -25,20 +25,30 @@ impl Pool {
     }
 
     /// A container of it is being made.
-    pub(crate) fn began(&mut self) {
-        self.creating += 1;
+    pub(crate) fn began(&mut self, id: SlotId, generation: Generation) {
+        self.creating.push((id, generation));
     }
 
     /// One that was being made is claimable now.
     pub(crate) fn booted(&mut self, id: SlotId, generation: Generation) {
-        self.creating = self.creating.checked_sub(1).expect("what booted was being made");
+        self.made(id, generation);
         self.backoff.succeeded();
         self.cold.push((id, generation));
     }
 
     /// One that was being made came to nothing.
-    pub(crate) fn failed(&mut self) {
-        self.creating = self.creating.checked_sub(1).expect("what failed was being made");
+    pub(crate) fn failed(&mut self, id: SlotId, generation: Generation) {
+        self.made(id, generation);
+    }
+
+    fn made(&mut self, id: SlotId, generation: Generation) {
+        let at = self.creating.iter().position(|entry| *entry == (id, generation));
+        self.creating.swap_remove(at.expect("what booted or failed was being made"));
+    }
+
+    /// Those that are being made.
+    pub(crate) fn being_made(&self) -> &[(SlotId, Generation)] {
+        &self.creating
     }
 
     /// The next one to claim.
@@ -58,12 +68,12 @@ impl Pool {
 
     /// It failed more than once in a row and is not tried again yet: not worth a claim's waiting.
     pub(crate) fn is_hopeless(&self, now: Nanos) -> bool {
-        self.backoff.failures() > 1 && self.creating == 0 && self.backoff.blocked_until(now).is_some()
+        self.backoff.failures() > 1 && self.creating.is_empty() && self.backoff.blocked_until(now).is_some()
     }
 
     /// Cold ones and those that are to become cold.
     fn stock(&self) -> usize {
-        self.creating + self.cold.len()
+        self.creating.len() + self.cold.len()
     }
 
     pub(crate) fn cold_count(&self) -> usize {
@@ -71,7 +81,7 @@ impl Pool {
     }
 
     pub(crate) fn creating_count(&self) -> usize {
-        self.creating
+        self.creating.len()
     }
 }
 
@@ -121,7 +131,7 @@ mod tests {
     fn with_cold(target: usize, numbers: &[u32]) -> Pool {
         let mut pool = Pool::new(target);
         for number in numbers {
-            pool.began();
+            pool.began(id(*number).0, id(*number).1);
             pool.booted(id(*number).0, id(*number).1);
         }
         pool
@@ -141,7 +151,7 @@ mod tests {
         let now = Nanos(0);
         assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(1));
         assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(2));
-        pools[2].began();
+        pools[2].began(id(9).0, id(9).1);
         assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(1));
         pools[1].backoff.failed(now);
         assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(0));

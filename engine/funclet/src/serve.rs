@@ -250,6 +250,7 @@ impl Funclet {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
         self.waiting.push_for_container(waiting);
+        self.hurry();
         if self.slots_missing() > 0 {
             // Every slot is taken: the claim waits for one to end, cold ones and idle ones first.
             self.look_for_room();
@@ -268,6 +269,7 @@ impl Funclet {
         if let Some(timer) = waiting.timer {
             self.timers.cancel(timer);
         }
+        self.let_pass(Nanos::now());
         match self.attach(&waiting, id, generation, source)? {
             Ok(()) => {
                 self.ledger.settle(claims::memory_bytes(&waiting.claim));

@@ -46,6 +46,16 @@ pub(crate) struct Unclaimed {
     pub hello: HelloReader,
     /// Names of the steps of its birth, for the one that fails.
     pub steps: Vec<&'static str>,
+    pub stage: Stage,
+}
+
+/// How far the birth of a container is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It takes locks of the kernel that claims need too.
+    Assembling,
+    /// What is left is its init and its runtime.
+    Booting,
 }
 
 /// Who has a container for what.

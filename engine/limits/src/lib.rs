@@ -225,6 +225,8 @@ pub const NOTICES_PER_SECOND_MAX: u32 = 50;
 pub const PIDS_PER_CONTAINER_MAX: u32 = 1024;
 /// A prepared container must have sent `hello` this long after its birth, unless the configuration says otherwise.
 pub const BOOT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long boots that nobody waits for stand aside for claims that follow one upon the other; then they compete for as long.
+pub const BOOT_ASIDE_MAX: Duration = Duration::from_millis(200);
 /// A funclet that was asked to freeze or thaw a container must have answered after this.
 pub const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// An instance that dies by itself so soon after a call has a successor started before the next one comes.
@@ -304,5 +306,8 @@ const _: () = assert!(LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);
 const _: () = assert!(CONTROL_HELD_BYTES_MAX > 2 * CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(FRAME_EVENT_BYTES_MAX <= INSTANCE_SEND_BYTES_MAX);
 const _: () = assert!(FUNCLET_CHANNELS_MAX <= 1024 && HELLO_META_BYTES_MAX <= FRAME_META_BYTES_MAX);
+// What has competed for half of its time and is not ready is broken, not starved.
+const _: () = assert!(BOOT_ASIDE_MAX.as_millis() * 20 <= BOOT_TIMEOUT.as_millis());
+const _: () = assert!(POOL_REFILL_QUIET.as_millis() < BOOT_ASIDE_MAX.as_millis());
 const _: () = assert!(BOOT_BACKOFF_MIN.as_millis() <= BOOT_BACKOFF_MAX.as_millis());
 const _: () = assert!(BOOT_PIDS <= PIDS_PER_CONTAINER_MAX && FUNCTION_FDS_DEFAULT <= FUNCTION_FDS_MAX);

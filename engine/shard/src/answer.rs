@@ -3,6 +3,8 @@
 //! Owns: the shape of every answer that the data plane gives: results, errors of functions, refusals, log tails.
 //! Must not know: how the call ran.
 
+use std::time::Duration;
+
 use faaster_http::{Persistence, Status, Version, response};
 use faaster_limits::ANSWER_BYTES_UNCOUNTED_MAX;
 use faaster_protocol::easyfaas::errors;
@@ -16,11 +18,20 @@ use crate::connection::{AnswerBody, Connection};
 use crate::errand::Packet;
 use crate::ingress::Payload;
 use crate::invoke::Seat;
+use crate::phases::Phases;
 use crate::shard::Shard;
 use crate::slab::Id;
 
 const TOO_MUCH_UNREAD: &[u8] =
     b"the answer is ready, but too many large answers wait for their clients to read them: come again later";
+
+/// What the headers of an answer say of its call.
+#[derive(Debug, Clone, Copy)]
+struct Mark<'a> {
+    request_id: &'a RequestId,
+    /// Only where it waited for its instance to start.
+    cold: Option<&'a Phases>,
+}
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +62,8 @@ pub(crate) enum Refused {
 impl<R: Ring> Shard<R> {
     /// Ends a call of this shard: answers its client, or its shard of origin.
     pub(crate) fn answer(&mut self, id: Id<Call>, outcome: Outcome, body: Payload<'_>) {
-        if let Some(call) = self.forget(id) {
-            self.deliver(&call, outcome, body);
+        if let Some(mut call) = self.forget(id) {
+            self.deliver(&mut call, outcome, body);
         }
     }
 
@@ -60,23 +71,28 @@ impl<R: Ring> Shard<R> {
     pub(crate) fn answer_early(&mut self, id: Id<Call>, outcome: Outcome, body: Payload<'_>) {
         let Some(call) = self.calls.get_mut(id) else { return };
         let held = std::mem::take(&mut call.held_bytes);
-        let answered = Call {
+        let mut answered = Call {
             origin: std::mem::replace(&mut call.origin, Origin::Answered),
             client_context: None,
             event: Vec::new(),
             held_bytes: 0,
             result: Vec::new(),
             log: std::mem::take(&mut call.log),
+            cold: call.cold.take(),
             ..*call
         };
         call.result = Vec::new();
         call.credit.unheld = 0;
         self.unhold(held);
-        self.deliver(&answered, outcome, body);
+        self.deliver(&mut answered, outcome, body);
     }
 
-    fn deliver(&mut self, call: &Call, outcome: Outcome, body: Payload<'_>) {
+    fn deliver(&mut self, call: &mut Call, outcome: Outcome, body: Payload<'_>) {
         let run_ns = if call.started_ns == 0 { 0 } else { self.now_ns.saturating_sub(call.started_ns) };
+        if let Some(phases) = &mut call.cold {
+            phases.run = Duration::from_nanos(run_ns);
+            self.note_phases(call.place, **phases);
+        }
         let log = if call.tail == Tail::Wanted { self.tail_text(call, run_ns) } else { Vec::new() };
         match call.origin {
             Origin::Nobody | Origin::Answered => {}
@@ -87,6 +103,7 @@ impl<R: Ring> Shard<R> {
                 errand.outcome = outcome;
                 errand.run_ns = run_ns;
                 errand.log = log;
+                errand.cold = call.cold.take();
                 match body {
                     Payload::Owned(bytes) => errand.payload = bytes,
                     Payload::Borrowed(bytes) => {
@@ -96,6 +113,15 @@ impl<R: Ring> Shard<R> {
                 }
                 self.send_packet(shard, Packet::Answer(errand));
             }
+        }
+    }
+
+    /// The first call that an instance answered tells how the instance came to be.
+    fn note_phases(&mut self, place: Place, phases: Phases) {
+        if let Place::Running(instance) = place
+            && let Some(instance) = self.instances.get_mut(instance)
+        {
+            instance.phases.get_or_insert(phases);
         }
     }
 
@@ -123,30 +149,30 @@ impl<R: Ring> Shard<R> {
     ) {
         let Origin::Client { connection, sequence } = call.origin else { return };
         let seat = Seat { connection, sequence };
-        let request_id = &call.request_id;
+        let mark = Mark { request_id: &call.request_id, cold: call.cold.as_deref() };
         match (outcome, call.style) {
             (Outcome::Refused(Refused::Abandoned), _) => self.cut_off(connection, sequence),
             (Outcome::Success, Style::Event) => self.answer_created(seat),
             (_, Style::Event) => self.answer_event_refused(seat, call.request_id),
             (Outcome::Refused(refused), style) => self.respond_refused(seat, call, refused, style),
-            (_, Style::Trigger) => self.respond_trigger(seat, request_id, outcome, body, run_ns),
+            (_, Style::Trigger) => self.respond_trigger(seat, mark, outcome, body, run_ns),
             (_, Style::InvokeLogToBody) => {
                 let error = if outcome == Outcome::FunctionError { "Unhandled" } else { "" };
                 let mut wrapped = Vec::with_capacity(body.as_slice().len() + log.len() + 64);
                 append_log_body(&mut wrapped, error, log, body.as_slice());
                 self.put(seat, Payload::Owned(wrapped), |out, length| {
                     begin(out, Status::OK, JSON, length);
-                    call_headers(out, request_id, run_ns);
+                    call_headers(out, mark, run_ns);
                 });
             }
-            (_, Style::Invoke) => self.respond_invoke(seat, request_id, outcome, body, run_ns, log),
+            (_, Style::Invoke) => self.respond_invoke(seat, mark, outcome, body, run_ns, log),
         }
     }
 
     fn respond_invoke(
         &mut self,
         seat: Seat,
-        request_id: &RequestId,
+        mark: Mark<'_>,
         outcome: Outcome,
         body: Payload<'_>,
         run_ns: u64,
@@ -157,7 +183,7 @@ impl<R: Ring> Shard<R> {
         let common = template.as_ref().expect("only ever taken inside this function");
         self.put_dated(seat, body, |out, length| {
             common.append_ok_open(out, length);
-            call_headers(out, request_id, run_ns);
+            call_headers(out, mark, run_ns);
             if outcome == Outcome::FunctionError {
                 out.extend_from_slice(b"X-Easyfaas-Function-Error: Unhandled\r\n");
             }
@@ -184,8 +210,9 @@ impl<R: Ring> Shard<R> {
                 let name = deployed.as_ref().map_or("", |deployed| &deployed.name);
                 errors::append_not_ready(&mut text, call.request_id.as_str(), name);
                 let (body, request_id) = (Payload::Owned(text), &call.request_id);
+                let mark = Mark { request_id, cold: None };
                 return match style {
-                    Style::Trigger => self.respond_trigger(seat, request_id, Outcome::FunctionError, body, 0),
+                    Style::Trigger => self.respond_trigger(seat, mark, Outcome::FunctionError, body, 0),
                     // FaaSter leaves the mark out (golden case 151), and callers take the sentence for a result.
                     _ => self.put(seat, body, |out, length| {
                         begin(out, Status::OK, TEXT, length);
@@ -201,7 +228,7 @@ impl<R: Ring> Shard<R> {
     fn respond_trigger(
         &mut self,
         seat: Seat,
-        request_id: &RequestId,
+        mark: Mark<'_>,
         outcome: Outcome,
         body: Payload<'_>,
         run_ns: u64,
@@ -223,13 +250,13 @@ impl<R: Ring> Shard<R> {
                     out.extend_from_slice(&lines);
                     response::content_length(out, length);
                     if shape == trigger::Shape::Plain {
-                        call_headers(out, request_id, run_ns);
+                        call_headers(out, mark, run_ns);
                     }
                 });
             }
             Err(error) => {
                 let status = trigger::append_bad_response(&mut text, &error);
-                self.answer_error(seat, status, Some(*request_id), &text);
+                self.answer_error(seat, status, Some(*mark.request_id), &text);
             }
         }
     }
@@ -358,11 +385,14 @@ fn id_header(out: &mut Vec<u8>, request_id: &RequestId) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn call_headers(out: &mut Vec<u8>, request_id: &RequestId, run_ns: u64) {
-    id_header(out, request_id);
+fn call_headers(out: &mut Vec<u8>, mark: Mark<'_>, run_ns: u64) {
+    id_header(out, mark.request_id);
     out.extend_from_slice(b"X-Easyfaas-Function-Exectime: ");
     append_exec_time(out, run_ns);
     out.extend_from_slice(b"\r\n");
+    if let Some(phases) = mark.cold {
+        phases.append_header(out);
+    }
 }
 
 fn finish_head(out: &mut Vec<u8>, version: Version, after: Persistence) {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use faaster_function::Deployed;
 
+pub use crate::phases::Phases;
+
 /// Position of a shard, 0..N-1; also the index of its core among the node's shard cores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
@@ -81,6 +83,8 @@ pub struct InstanceReport {
     pub idle: Duration,
     /// Claim to `ready`.
     pub load: Duration,
+    /// How it came to its first answer; `None` before, and where no caller waited for it.
+    pub phases: Option<Phases>,
 }
 
 /// Counters of one shard since its start; every refusal has one.

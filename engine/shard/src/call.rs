@@ -8,6 +8,7 @@ use faaster_limits::{REQUEST_ID_BYTES_MAX, RESPONSE_CREDIT_BYTES, RESPONSE_PART_
 use crate::api::ShardId;
 use crate::connection::Connection;
 use crate::instance::Instance;
+use crate::phases::Phases;
 use crate::slab::Id;
 
 /// The id that a caller gave, or a random UUID (RFC 9562 version 4).
@@ -169,6 +170,8 @@ pub(crate) struct Call {
     pub(crate) credit: Credit,
     /// Its log lines, if wanted.
     pub(crate) log: Vec<u8>,
+    /// Of the instance that was started while it waited.
+    pub(crate) cold: Option<Box<Phases>>,
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(crate) struct Claiming {
     funclet: u16,
     placement: Placement,
     deployed: Arc<Deployed>,
+    asked_ns: u64,
     want: Want,
 }
 
@@ -49,6 +50,15 @@ enum Want {
     Wanted,
     /// It was taken back: not counted, and what still comes of it is ended at once.
     TakenBack,
+}
+
+/// A container that a funclet hands over.
+#[derive(Debug, Clone, Copy)]
+struct Claimed {
+    funclet: u16,
+    slot: SlotId,
+    generation: Generation,
+    attach_us: u32,
 }
 
 /// MiB of /tmp for a function with so much memory. /tmp is memory of the container: with all of it there, a full /tmp
@@ -119,7 +129,9 @@ impl<R: Ring> Shard<R> {
         let funclet = u16::try_from(funclet).expect("at most FUNCLETS_MAX");
         let placement = self.first_placement(self.functions.get(index));
         let want = Want::Wanted;
-        let claiming = Claiming { function: index, funclet, placement, deployed: deployed.clone(), want };
+        let asked_ns = self.now_ns;
+        let claiming =
+            Claiming { function: index, funclet, placement, deployed: deployed.clone(), asked_ns, want };
         let id = self.claims.insert(claiming);
         let claim = Claim {
             ticket: Ticket(id.to_bits()),
@@ -211,8 +223,9 @@ impl<R: Ring> Shard<R> {
 
     fn on_funclet_event(&mut self, funclet: u16, event: Event, descriptors: Vec<OwnedFd>) {
         match event {
-            Event::Claimed { ticket, slot, generation, .. } => {
-                self.on_claimed(funclet, Id::from_bits(ticket.0), slot, generation, descriptors);
+            Event::Claimed { ticket, slot, generation, attach_us, .. } => {
+                let container = Claimed { funclet, slot, generation, attach_us };
+                self.on_claimed(Id::from_bits(ticket.0), container, descriptors);
             }
             Event::Refused { ticket, refusal, .. } => self.claim_failed(Id::from_bits(ticket.0), refusal),
             Event::Ended { slot, generation, end, memory_peak_bytes, memory_limit_bytes, .. } => {
@@ -227,14 +240,8 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn on_claimed(
-        &mut self,
-        funclet: u16,
-        claim: Id<Claiming>,
-        slot: SlotId,
-        generation: Generation,
-        descriptors: Vec<OwnedFd>,
-    ) {
+    fn on_claimed(&mut self, claim: Id<Claiming>, container: Claimed, descriptors: Vec<OwnedFd>) {
+        let Claimed { funclet, slot, generation, attach_us } = container;
         let claiming = match self.claims.remove(claim) {
             Some(claiming) if claiming.want == Want::Wanted => claiming,
             _ => return self.kill_slot(funclet, slot, generation),
@@ -270,6 +277,8 @@ impl<R: Ring> Shard<R> {
             log,
             self.now_ns,
         );
+        instance.asked_ns = claiming.asked_ns;
+        instance.attach_ns = u64::from(attach_us) * 1000;
         instance.outbox.push_owned(frame);
         instance.gauge = descriptors.next();
         let id = self.instances.insert(instance);

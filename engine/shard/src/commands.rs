@@ -116,6 +116,7 @@ impl<R: Ring> Shard<R> {
                 age: since(it.claimed_ns),
                 idle: since(it.last_used_ns),
                 load: Duration::from_nanos(it.ready_ns.saturating_sub(it.claimed_ns)),
+                phases: it.phases,
             })
             .collect();
         let queued = self

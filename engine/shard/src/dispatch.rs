@@ -86,6 +86,9 @@ impl<R: Ring> Shard<R> {
         let instance = self.instances.get_mut(instance_id).expect("ready instances are alive");
         call.place = Place::Running(instance_id);
         call.started_ns = now_ns;
+        if instance.ready_ns == now_ns && call.arrived_ns < now_ns {
+            call.cold = Some(Box::new(instance.start().seen_from(call.arrived_ns)));
+        }
         call.deadline_ns = now_ns + instance.deployed.timeout_ms * 1_000_000;
         instance.in_flight.push(id);
         instance.accepted_total += 1;

@@ -5,6 +5,7 @@
 
 use crate::answer::Outcome;
 use crate::call::{RequestId, Style, Tail};
+use crate::phases::Phases;
 
 /// See the module. The same box is the request on the way there and the answer on the way back.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct Errand {
     pub(crate) outcome: Outcome,
     pub(crate) run_ns: u64,
     pub(crate) log: Vec<u8>,
+    pub(crate) cold: Option<Box<Phases>>,
 }
 
 /// How a client leaves.

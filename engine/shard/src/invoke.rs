@@ -315,6 +315,7 @@ impl<R: Ring> Shard<R> {
             deadline_ns: 0,
             result: Vec::new(),
             log: Vec::new(),
+            cold: None,
         }
     }
 
@@ -379,6 +380,7 @@ impl<R: Ring> Shard<R> {
                 outcome: Outcome::Success,
                 run_ns: 0,
                 log: Vec::new(),
+                cold: None,
             })
         })
     }
@@ -437,8 +439,10 @@ impl<R: Ring> Shard<R> {
         let id = Id::from_bits(errand.call);
         let (outcome, run_ns) = (errand.outcome, errand.run_ns);
         let (body, log) = (std::mem::take(&mut errand.payload), std::mem::take(&mut errand.log));
+        let cold = errand.cold.take();
         self.keep_errand(Packet::Answer(errand));
-        if let Some(call) = self.forget(id) {
+        if let Some(mut call) = self.forget(id) {
+            call.cold = cold;
             self.respond(&call, outcome, Payload::Owned(body), run_ns, &log);
         }
     }

@@ -24,6 +24,7 @@ mod invoke;
 mod logs;
 pub mod mailbox;
 mod outbox;
+mod phases;
 mod placement;
 mod prepared;
 mod random;

@@ -95,6 +95,35 @@ fn a_head_request_gets_the_length_and_no_body() {
 }
 
 #[test]
+fn a_call_that_waited_for_its_instance_says_where_the_time_went() {
+    let mut node = Node::new();
+    deploy(&mut node, "f", Concurrency::Shared(4));
+    let (client, late) = (node.connect(), node.connect());
+    let ms = Duration::from_millis;
+    node.send(client, &custom("f", "1.1", "", b"1"));
+    node.pass(ms(2));
+    let mut instance = node.serve();
+    node.pass(ms(3));
+    node.send(late, &custom("f", "1.1", "", b"2"));
+    node.pass(ms(1));
+    node.say(&instance, FrameType::Ready, 0, b"");
+    let ((first, _), (second, _)) = (node.call(&mut instance), node.call(&mut instance));
+    node.pass(ms(5));
+    node.say(&instance, FrameType::Response, first, b"1");
+    node.say(&instance, FrameType::Response, second, b"2");
+    let (cold, joined) = (node.answer(client).head, node.answer(late).head);
+    let whole = "\r\nServer-Timing: queue;dur=0.000, claim;dur=1.999, attach;dur=0.001, load;dur=4.000, run;dur=5.000\r\n";
+    assert!(cold.contains(whole), "{cold}");
+    let rest = "\r\nServer-Timing: queue;dur=0.000, claim;dur=0.000, attach;dur=0.000, load;dur=1.000, run;dur=5.000\r\n";
+    assert!(joined.contains(rest), "{joined}");
+    node.send(client, &custom("f", "1.1", "", b"3"));
+    let (warm, _) = node.call(&mut instance);
+    node.say(&instance, FrameType::Response, warm, b"3");
+    let head = node.answer(client).head;
+    assert!(!head.contains("Server-Timing"), "{head}");
+}
+
+#[test]
 fn a_trigger_answers_as_its_function_says() {
     let mut node = Node::new();
     deploy(&mut node, "web", Concurrency::Shared(4));

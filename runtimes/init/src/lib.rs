@@ -66,6 +66,8 @@ impl InitStep {
 pub enum Record {
     /// The process is in its cgroups. Written before init starts.
     Migrated,
+    /// Its file system stands, and init is about to start. Written before that.
+    Assembled,
     /// A program of kind `exec` waits for its `load` frame.
     Parked,
     /// The runtime has exited with this code.
@@ -80,6 +82,8 @@ pub enum Record {
 
 /// First byte of [`Record::Migrated`], for who writes it without this type.
 pub const MIGRATED: u8 = 1;
+/// Same of [`Record::Assembled`].
+pub const ASSEMBLED: u8 = 6;
 /// First byte of [`Record::BirthFailed`]; faaster-sys writes it.
 const BIRTH_FAILED: u8 = 0xff;
 
@@ -92,6 +96,7 @@ impl Record {
         };
         match self {
             Self::Migrated => [MIGRATED, 0, 0, 0],
+            Self::Assembled => [ASSEMBLED, 0, 0, 0],
             Self::Parked => [2, 0, 0, 0],
             Self::Exited(code) => [3, code, 0, 0],
             Self::Signalled(signal) => [4, signal, 0, 0],
@@ -112,6 +117,7 @@ impl Record {
             5 => {
                 Self::InitFailed { step: InitStep::ALL.into_iter().find(|step| *step as u8 == value)?, errno }
             }
+            ASSEMBLED => Self::Assembled,
             BIRTH_FAILED => Self::BirthFailed { position: value, errno },
             _ => return None,
         })
@@ -126,6 +132,7 @@ mod tests {
     fn records_survive_the_pipe() {
         let mut all = vec![
             Record::Migrated,
+            Record::Assembled,
             Record::Parked,
             Record::Exited(255),
             Record::Signalled(9),

@@ -15,6 +15,13 @@ pub(super) fn instance(function: Arc<Deployed>, slot: u32) -> InstanceReport {
         age: Duration::from_secs(10),
         idle: Duration::from_secs(1),
         load: Duration::from_millis(11),
+        phases: Some(Phases {
+            queue: Duration::from_micros(20),
+            claim: Duration::from_micros(150),
+            attach: Duration::from_micros(60),
+            load: Duration::from_micros(700),
+            run: Duration::from_micros(300),
+        }),
     }
 }
 
@@ -220,6 +227,9 @@ fn instances_and_node_are_for_the_command_line() {
         (&only["AgeMS"], &only["MemoryUsedBytes"], &only["Runtime"]),
         (&10_000.into(), &(1 << 20).into(), &"nodejs".into())
     );
+    let start =
+        serde_json::json!({"QueueUS": 20, "ClaimUS": 150, "AttachUS": 60, "LoadUS": 700, "RunUS": 300});
+    assert_eq!(only["Start"], start);
     assert_eq!(list["Instances"].as_array().unwrap().len(), 1, "the pool's are no instances");
     let node = bench.controller("GET", "/v1/node").json();
     assert_eq!((&node["Phase"], &node["Funclets"][0]["SlotsTotal"]), (&"ready".into(), &20.into()));

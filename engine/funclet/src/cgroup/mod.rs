@@ -6,6 +6,7 @@
 
 mod files;
 pub(crate) mod mountinfo;
+mod share;
 mod v1;
 mod v2;
 
@@ -63,6 +64,15 @@ impl CgroupError {
     }
 }
 
+/// How much of the processors a container gets when others want them too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CpuShare {
+    /// What nobody else wants: whoever else wakes up takes the core at once (`cpu.idle`, cgroup-v2.rst).
+    Spare,
+    /// A weight that follows this memory.
+    OfMemoryMb(u32),
+}
+
 /// What a container may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
@@ -70,8 +80,7 @@ pub(crate) struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads.
     pub pids: u32,
-    /// CPU weight follows this memory.
-    pub cpu_of_memory_mb: u32,
+    pub cpu: CpuShare,
 }
 
 /// What a container uses now.
@@ -121,6 +130,8 @@ pub(crate) struct LimitFiles {
     memory: OwnedFd,
     swap: Option<OwnedFd>,
     cpu: Option<OwnedFd>,
+    /// `cpu.idle`; the kernel has it since 5.15.
+    idle: Option<OwnedFd>,
     pids: OwnedFd,
     /// What `memory` holds.
     memory_bytes: u64,
@@ -145,6 +156,11 @@ pub(crate) trait Backend: fmt::Debug {
     /// # Errors
     /// EBUSY in [`CgroupError::Limit`] when more than the new limit is in use.
     fn write_limits(&self, files: &mut LimitFiles, limits: &Limits) -> Result<(), CgroupError>;
+    /// Sets the share of the processors alone.
+    ///
+    /// # Errors
+    /// Why it cannot be written; without a cpu controller there is nothing to write.
+    fn write_share(&self, files: &LimitFiles, share: CpuShare) -> Result<(), CgroupError>;
     /// The file that tells the most memory a group has used, for the engine to read when a log tail wants it.
     fn peak_gauge(&self, name: &str) -> Option<OwnedFd>;
     /// Thread ids of a group, as seen in our pid namespace.

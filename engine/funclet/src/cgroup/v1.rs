@@ -6,7 +6,10 @@
 
 use super::files::{Base, write_number};
 use super::mountinfo::own_v1_path;
-use super::{Backend, CgroupError, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage};
+use super::share::{CPU_IDLE, write_share};
+use super::{
+    Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
+};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
@@ -86,6 +89,7 @@ impl Hybrid {
             // Absent where the kernel does not account swap.
             swap: groups[self.memory].open_for_write(SWAP).ok(),
             cpu: self.cpu.map(|at| groups[at].open_for_write(CPU)).transpose()?,
+            idle: self.cpu.and_then(|at| groups[at].open_for_write(CPU_IDLE).ok()),
             pids: groups[self.pids].open_for_write(PIDS)?,
             memory_bytes: u64::MAX,
         };
@@ -147,10 +151,13 @@ impl Backend for Hybrid {
             set_swap(files)?;
         }
         files.memory_bytes = memory;
-        if let Some(cpu) = &files.cpu {
-            write_number(cpu, CPU, u64::from(limits.cpu_of_memory_mb).clamp(SHARES_MIN, SHARES_MAX))?;
-        }
+        self.write_share(files, limits.cpu)?;
         write_number(&files.pids, PIDS, u64::from(limits.pids))
+    }
+
+    fn write_share(&self, files: &LimitFiles, share: CpuShare) -> Result<(), CgroupError> {
+        let shares_of = |memory_mb| u64::from(memory_mb).clamp(SHARES_MIN, SHARES_MAX);
+        write_share(files, share, CPU, shares_of)
     }
 
     fn peak_gauge(&self, name: &str) -> Option<OwnedFd> {

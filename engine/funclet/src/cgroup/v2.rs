@@ -12,7 +12,10 @@ use std::os::fd::OwnedFd;
 
 use super::files::{Base, write_number};
 use super::mountinfo::own_v2_path;
-use super::{Backend, CgroupError, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage};
+use super::share::{CPU_IDLE, write_share};
+use super::{
+    Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
+};
 
 const MEMORY: &str = "memory.max";
 const SWAP: &str = "memory.swap.max";
@@ -72,6 +75,7 @@ impl Unified {
             memory: group.open_for_write(MEMORY)?,
             swap: group.open_for_write(SWAP).ok(),
             cpu: group.open_for_write(CPU).ok(),
+            idle: group.open_for_write(CPU_IDLE).ok(),
             pids: group.open_for_write(PIDS)?,
             memory_bytes: u64::MAX,
         };
@@ -197,10 +201,12 @@ impl Backend for Unified {
             write_number(swap, SWAP, 0)?;
         }
         files.memory_bytes = limits.memory_bytes;
-        if let Some(cpu) = &files.cpu {
-            write_number(cpu, CPU, weight_of(limits.cpu_of_memory_mb))?;
-        }
+        self.write_share(files, limits.cpu)?;
         write_number(&files.pids, PIDS, u64::from(limits.pids))
+    }
+
+    fn write_share(&self, files: &LimitFiles, share: CpuShare) -> Result<(), CgroupError> {
+        write_share(files, share, CPU, weight_of)
     }
 
     fn peak_gauge(&self, name: &str) -> Option<OwnedFd> {

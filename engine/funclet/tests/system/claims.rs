@@ -1,7 +1,9 @@
 //! Claims: bounds, refusals, waiting, placement, what the engine is told.
 
+use faaster_function::RuntimeSpec;
 use faaster_protocol::funclet::{
-    ClaimSource, CodeHash, End, Event, NodeInfo, Placement, Refusal, Request, SlotInfo, SlotState, Ticket,
+    ClaimSource, CodeHash, End, Event, Generation, NodeInfo, Placement, Refusal, Request, SlotId, SlotInfo,
+    SlotState, Ticket,
 };
 use serde_json::json;
 
@@ -40,6 +42,64 @@ pub(crate) fn describe(engine: &mut Engine) -> (Vec<SlotInfo>, NodeInfo) {
 
 pub(crate) fn wait_for_cold(engine: &mut Engine, count: u32) {
     eventually("the pool is full", || describe(engine).1.slots_cold == count);
+}
+
+/// What the files of this name say in a container's cgroups.
+fn in_cgroups(node: &Node, slot: SlotId, generation: Generation, file: &str) -> Vec<String> {
+    let group = format!("s{}g{}", slot.0, generation.0);
+    let files = node.cgroups().into_iter().map(|top| top.join(&group).join(file));
+    files.filter_map(|file| std::fs::read_to_string(file).ok()).map(|text| text.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_claimed_container_competes_for_the_processors_with_the_weight_of_its_memory() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::start(Options { pool: 1, runtimes: vec![python()], ..Options::default() });
+    let code = node.code(1, &[]);
+    let mut claim = node.engine.claim_request(0, code);
+    claim.memory_mb = 256;
+    let instance = node.engine.claim_with(claim);
+    assert_eq!(in_cgroups(&node, instance.slot, instance.generation, "cpu.idle"), ["0"]);
+    let weights: Vec<String> = ["cpu.shares", "cpu.weight"]
+        .into_iter()
+        .flat_map(|file| in_cgroups(&node, instance.slot, instance.generation, file))
+        .collect();
+    assert!(weights == ["256"] || weights == ["25"], "of 256 MB: {weights:?}");
+}
+
+#[test]
+fn boots_stand_aside_for_claims_unless_a_claim_waits_for_them() {
+    if !can_run() {
+        return;
+    }
+    // It does not come up, so that there is time to look.
+    let argv = ["/bin/sleep", "60"].map(str::to_owned).to_vec();
+    let slow = RuntimeSpec { name: "slow".to_owned(), argv, ..python() };
+    let mut node = Node::start(Options { pool: 1, runtimes: vec![python(), slow], ..Options::default() });
+    let code = node.code(1, &[]);
+    let mut booting = None;
+    let mut stood_aside = |node: &mut Node| {
+        let instance = node.engine.claim(0, code);
+        node.engine.kill(&instance);
+        let slots = describe(&mut node.engine).0;
+        booting = slots.into_iter().find(|slot| slot.runtime.0 == 1 && slot.state == SlotState::Creating);
+        booting.is_some_and(|slot| in_cgroups(node, slot.slot, slot.generation, "cpu.idle") == ["1"])
+    };
+    // More than once, for it is over after some milliseconds.
+    eventually("a boot stands aside for a claim", || stood_aside(&mut node));
+    let slot = booting.expect("one was looked at");
+    eventually("it competes again", || in_cgroups(&node, slot.slot, slot.generation, "cpu.idle") != ["1"]);
+    eventually("a boot stands aside for a claim", || {
+        let instance = node.engine.claim(0, code);
+        node.engine.kill(&instance);
+        in_cgroups(&node, slot.slot, slot.generation, "cpu.idle") != ["0"]
+    });
+    let claim = node.engine.claim_request(1, code);
+    node.engine.send(&Request::Claim(claim));
+    describe(&mut node.engine);
+    assert_ne!(in_cgroups(&node, slot.slot, slot.generation, "cpu.idle"), ["1"], "a claim waits for it");
 }
 
 #[test]

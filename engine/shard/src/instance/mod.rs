@@ -15,6 +15,7 @@ use faaster_sys::ring::Sock;
 use crate::call::Call;
 use crate::ingress::ns;
 use crate::outbox::Outbox;
+use crate::phases::{Phases, Start};
 use crate::slab::Id;
 use crate::timer::Alarm;
 pub(crate) use transition::{Cause, State};
@@ -38,8 +39,14 @@ pub(crate) struct Instance {
     pub(crate) partial: Vec<u8>,
     /// Events that go out in parts: the call and how much of it is out.
     pub(crate) feeding: VecDeque<(Id<Call>, usize)>,
+    /// When the shard asked for it.
+    pub(crate) asked_ns: u64,
+    /// What the funclet took to give it code and limits.
+    pub(crate) attach_ns: u64,
     pub(crate) claimed_ns: u64,
     pub(crate) ready_ns: u64,
+    /// Of the first call that waited for it, once that was answered.
+    pub(crate) phases: Option<Phases>,
     pub(crate) last_used_ns: u64,
     /// When it became ready or was thawed; while its processes are being stopped or let go, when that was asked for.
     pub(crate) since_ns: u64,
@@ -122,8 +129,11 @@ impl Instance {
             outbox: Outbox::default(),
             partial: Vec::new(),
             feeding: VecDeque::new(),
+            asked_ns: now_ns,
+            attach_ns: 0,
             claimed_ns: now_ns,
             ready_ns: 0,
+            phases: None,
             last_used_ns: now_ns,
             since_ns: now_ns,
             accepted_total: 0,
@@ -145,6 +155,12 @@ impl Instance {
 
     pub(crate) fn state(&self) -> State {
         self.state
+    }
+
+    /// How it came to where it is.
+    pub(crate) fn start(&self) -> Start {
+        let Self { asked_ns, attach_ns, claimed_ns, ready_ns, .. } = *self;
+        Start { asked_ns, attach_ns, claimed_ns, ready_ns }
     }
 
     /// Most memory that its container held so far, as the funclet's gauge tells.
