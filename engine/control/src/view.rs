@@ -99,6 +99,9 @@ pub(crate) struct Configuration<'r> {
     /// Ours; only where it was set, so that FaaSter's shape stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_instances: Option<u32>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_mode: Option<&'static str>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -139,6 +142,7 @@ impl<'r> Configuration<'r> {
             uid: record.owner.as_str(),
             pod_concurrent_quota: settings.concurrency.quota(),
             max_instances: settings.instances_max,
+            network_mode: settings.network_mode.map(faaster_protocol::funclet::NetworkMode::name),
         }
     }
 }

@@ -26,6 +26,7 @@ fn upsert(owner: &str, name: &str, version: &str, code: u8, commit: &str) -> Ups
             memory_mb: 128,
             concurrency: Concurrency::Exclusive,
             instances_max: None,
+            network_mode: None,
             environment: std::collections::BTreeMap::new(),
         },
         code: CodeRef { sha256: CodeHash([code; 32]), bytes: 9 },

@@ -55,7 +55,8 @@ mod tests {
             assert_eq!(take(number).unwrap_err(), Errno::INVAL, "{number}");
         }
         assert_eq!(take(63).unwrap_err(), Errno::BADF);
-        let left_by_the_parent = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 40).unwrap().into_raw_fd();
+        let left_by_the_parent =
+            rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 40).unwrap().into_raw_fd();
         let taken = take(left_by_the_parent).unwrap();
         assert_eq!(take(left_by_the_parent).unwrap_err(), Errno::BUSY);
         drop(taken);

@@ -46,6 +46,9 @@ pub(crate) struct DeployArguments {
     /// Instances at most
     #[arg(long, value_name = "COUNT")]
     max_instances: Option<u32>,
+    /// What it may reach: none, egress (the world) or full (the host and its networks, too) [default: the engine's]
+    #[arg(long, value_name = "MODE", value_parser = ["none", "egress", "full"])]
+    network: Option<String>,
     /// Environment variable of the function; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -133,6 +136,7 @@ fn request(arguments: &DeployArguments, guess: &Guess, zip: &[u8]) -> Result<Val
         ("Timeout", arguments.timeout.map(Value::from)),
         ("PodConcurrentQuota", arguments.concurrency.map(Value::from)),
         ("MaxInstances", arguments.max_instances.map(Value::from)),
+        ("NetworkMode", arguments.network.clone().map(Value::from)),
         ("Description", arguments.description.clone().map(Value::from)),
         ("Version", arguments.version.clone().map(Value::from)),
     ];
@@ -200,6 +204,7 @@ mod tests {
             timeout: None,
             concurrency: None,
             max_instances: None,
+            network: None,
             env: vec![],
             description: None,
             version: None,
@@ -215,12 +220,13 @@ mod tests {
         let full = DeployArguments {
             runtime: Some("nodejs12".to_owned()),
             concurrency: Some(0),
+            network: Some("full".to_owned()),
             env: vec![("A".to_owned(), "b=c".to_owned())],
             ..arguments("x")
         };
         let full = request(&full, &guess, b"").unwrap();
         assert_eq!(full["Runtime"], "nodejs12");
-        assert_eq!(full["PodConcurrentQuota"], 0);
+        assert_eq!((&full["PodConcurrentQuota"], &full["NetworkMode"]), (&json!(0), &json!("full")));
         assert_eq!(full["Environment"], json!({ "Variables": { "A": "b=c" } }));
     }
 

@@ -13,13 +13,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
+use faaster_funclet::network::{NetworkConfig, NetworkRequest, V6, prepare};
 use faaster_funclet::{FuncletConfig, InstanceId};
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{CallsAtOnce, RuntimeSpec};
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header, LoadMeta};
 use faaster_protocol::funclet::{
-    Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request,
-    RuntimeIndex, SlotId, Ticket,
+    Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, NetworkMode, Placement,
+    Request, RuntimeIndex, SlotId, Ticket,
 };
 use faaster_sys::fdpass;
 use rustix::io::{Errno, FdFlags};
@@ -105,6 +106,8 @@ pub(crate) struct Options {
     pub(crate) runtimes: Vec<RuntimeSpec>,
     /// What the funclet's process finds as its /proc.
     pub(crate) proc: Proc,
+    /// `None`: containers have their loopback alone.
+    pub(crate) network: Option<NetworkMode>,
 }
 
 /// See [`Options::proc`].
@@ -123,6 +126,7 @@ impl Default for Options {
             memory_bytes: 4 << 30,
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
+            network: None,
         }
     }
 }
@@ -171,8 +175,11 @@ impl Node {
         let mut runtimes = options.runtimes;
         runtimes.iter_mut().for_each(|runtime| runtime.folder = runtime_folder.clone());
         let cores = faaster_sys::affinity::allowed_cores().unwrap();
+        let instance = InstanceId::try_from(id).unwrap();
+        let network =
+            options.network.map(|mode| prepare_network(mode, &instance, &run_dir, options.slots_max));
         let config = FuncletConfig {
-            instance: InstanceId::try_from(id).unwrap(),
+            instance,
             index: 0,
             count: 1,
             run_dir,
@@ -187,6 +194,7 @@ impl Node {
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
+            network,
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -314,6 +322,20 @@ impl Drop for Node {
     }
 }
 
+/// What the supervisor does; undone by the sweep.
+fn prepare_network(mode: NetworkMode, instance: &InstanceId, run_dir: &Path, slots: u32) -> NetworkConfig {
+    let request = NetworkRequest {
+        mode,
+        subnet: None,
+        mtu_bytes: None,
+        dns: vec![],
+        v6: V6::Auto,
+        slots,
+        closed_ports: vec![],
+    };
+    prepare(&request, instance, run_dir).unwrap().config
+}
+
 fn random() -> u32 {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
@@ -415,6 +437,7 @@ impl Engine {
             pids_max: 32,
             tmp_mb: 512,
             deadline_ns: now_ns() + 20_000_000_000,
+            network: None,
         }
     }
 
