@@ -138,6 +138,10 @@ def switch(name):
     return Path(f"/proc/sys/net/{name}").read_text().strip()
 
 
+def set_switch(name, value):
+    Path(f"/proc/sys/net/{name}").write_text(value)
+
+
 def gone(what, look):
     """Waits until `look` finds nothing more."""
     until(lambda: not look(), f"no {what} any more")

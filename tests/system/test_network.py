@@ -12,12 +12,13 @@ import sys
 import tempfile
 import threading
 import unittest
+import unittest.mock
 
 from support import netns
 from support.deploy import Call, EngineCase, Gate, source
 from support.http_client import request
 from support.netns import DNS, GATE_V4, GATE_V6, HOST_V4, HOST_V6, METADATA, PORT, PRIVATE_V4, PRIVATE_V6, PUBLIC_V4, PUBLIC_V6
-from support.node import Node, run_command
+from support.node import Node, program, run_command
 from support.wait import until
 
 # What a refused try ends with: told by the rules (IPv4, IPv6), or there is no way at all.
@@ -313,6 +314,11 @@ class HostTest(unittest.TestCase):
             before = netns.counted("this host is no router")
             self.lab.knock("192.0.2.7", PORT)
             until(lambda: netns.counted("this host is no router") > before, "the packet to be dropped")
+            # Somebody makes it one: then it is meant to be.
+            netns.set_switch("ipv4/ip_forward", "1")
+            until(lambda: 'iifname "up0"' not in netns.run("nft", "list", "ruleset"), "the guard to go")
+            self.assertEqual(self.reaches(node), HOST_V4)
+        self.assertEqual(netns.switch("ipv4/conf/up0/forwarding"), "1", "that is not ours to set back")
 
     def test_others_that_drop_are_named_with_the_remedy(self):
         netns.run("nft", "-f", "-", input=THEIRS.replace("policy accept", "policy drop"))
@@ -346,6 +352,32 @@ class HostTest(unittest.TestCase):
             seen = node.invoke("net", {"to": [("tcp", PUBLIC_V6, PORT), ("tcp", PUBLIC_V4, PORT)]}).json()
             self.assertEqual(list(seen["reached"].values()), ["ENETUNREACH", HOST_V4])
             self.assertEqual(netns.switch("ipv6/conf/all/forwarding"), "0")
+
+    def test_without_the_right_to_make_links_containers_have_their_loopback(self):
+        with tempfile.TemporaryDirectory(prefix="faaster-test-", dir="/var/tmp") as folder:
+            wrapper = os.path.join(folder, "faaster")
+            with open(wrapper, "w") as file:
+                file.write(f'#!/bin/sh\nexec setpriv --bounding-set=-net_admin -- {program()} "$@"\n')
+            os.chmod(wrapper, 0o755)
+            with unittest.mock.patch.dict(os.environ, FAASTER_BIN=wrapper), self.node() as node:
+                self.assertIn("containers have their loopback alone", node.errors())
+                self.assertIn(self.reaches(node), ("ENETUNREACH",))
+                shown = run_command("doctor").stdout
+                self.assertRegex(shown, r"weak +network links +functions have their loopback alone: .*CAP_NET_ADMIN")
+                self.assertRegex(shown, r"weak +network rules ")
+        self.assertEqual((netns.ours(), netns.reservations(), netns.links()), ([], [], []))
+
+    def test_a_container_has_the_packet_size_of_the_way_out(self):
+        netns.run("ip", "link", "set", "up0", "mtu", "1400")
+        for options, expected in (((), "1400"), (("--network-mtu=1300",), "1300")):
+            with self.node(*options) as node:
+                call_name = f"mtu-{expected}"
+                node.deploy(call_name, source("net"), Timeout=60)
+                call = Call(node, call_name, {"keep": "mtu"})
+                gate = Gate(node, "mtu")
+                self.assertIn(f"mtu {expected} ", in_container(gate.pids[-1], "ip", "-o", "link", "show", "dev", "eth0"))
+                gate.open()
+                call.answer()
 
     def test_the_doctor_looks_at_the_network(self):
         before = netns.run("nft", "list", "ruleset") + netns.run("ip", "-o", "link")

@@ -183,7 +183,11 @@ fn reserve_v4(
                 races += 1;
                 taken.push(subnet);
             }
-            Err(source) => return Err(PrepareError::Reserve { subnet: Net(subnet), source }),
+            Err(source) => {
+                // Nothing was changed, and who may not change it may not look for it either.
+                std::fs::remove_file(folder.join(RECORD_FILE)).ok();
+                return Err(PrepareError::Reserve { subnet: Net(subnet), source });
+            }
         }
     }
 }
