@@ -1,7 +1,7 @@
 //! One funclet: its loop, its link to the supervisor, and its end.
 //!
 //! Owns: everything that a funclet has. Must not know: functions, HTTP, what the bytes on a channel mean.
-//! Single-threaded; nothing in it waits but the poller.
+//! One thread, in which nothing waits but the poller; another one makes links ([`crate::network`]).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
