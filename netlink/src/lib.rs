@@ -87,8 +87,8 @@ pub use connection::{BatchError, Connection};
 pub use conntrack::{Direction, Flow};
 pub use error::{KernelError, NetlinkError, decode_answer};
 pub use link::{
-    Link, LinkChange, LinkId, LinkIndex, LinkLocal, LinkName, LinkNameError, LinkState, LinkStatistics, Mac,
-    VethEnd, create_veth, delete_link,
+    Forwarding, Link, LinkChange, LinkId, LinkIndex, LinkLocal, LinkName, LinkNameError, LinkState,
+    LinkStatistics, Mac, VethEnd, create_veth, delete_link,
 };
 pub use namespace::assign_namespace_id;
 pub use neighbour::Neighbour;

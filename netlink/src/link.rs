@@ -29,6 +29,7 @@ const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
@@ -37,6 +38,10 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const AF_INET6: u16 = 10;
+const AF_INET: u16 = 2;
+const IFLA_INET_CONF: u16 = 1;
+/// `IPV4_DEVCONF_FORWARDING` of include/uapi/linux/ip.h.
+const IPV4_DEVCONF_FORWARDING: u16 = 1;
 
 const IFF_UP: u32 = 0x1;
 const IFF_LOOPBACK: u32 = 0x8;
@@ -159,6 +164,15 @@ pub enum LinkLocal {
     None,
 }
 
+/// Whether packets that come in by a link may go on to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// They may.
+    On,
+    /// They may not: only what is for this host is taken.
+    Off,
+}
+
 /// What can be set of a link, new or old.
 #[derive(Debug, Clone, Default)]
 struct Settings<'fd> {
@@ -170,6 +184,8 @@ struct Settings<'fd> {
     mac: Option<Mac>,
     namespace: Option<BorrowedFd<'fd>>,
     link_local: Option<LinkLocal>,
+    group: Option<u32>,
+    forwarding_v4: Option<Forwarding>,
 }
 
 impl Settings<'_> {
@@ -192,13 +208,27 @@ impl Settings<'_> {
         if let Some(namespace) = self.namespace {
             writer.i32(IFLA_NET_NS_FD, namespace.as_raw_fd());
         }
-        if self.link_local == Some(LinkLocal::None) {
-            writer.nested(IFLA_AF_SPEC, |families| {
+        if let Some(group) = self.group {
+            writer.u32(IFLA_GROUP, group);
+        }
+        let quiet = self.link_local == Some(LinkLocal::None);
+        if !quiet && self.forwarding_v4.is_none() {
+            return;
+        }
+        writer.nested(IFLA_AF_SPEC, |families| {
+            if let Some(forwarding) = self.forwarding_v4 {
+                families.nested(AF_INET, |v4| {
+                    v4.nested(IFLA_INET_CONF, |settings| {
+                        settings.u32(IPV4_DEVCONF_FORWARDING, u32::from(forwarding == Forwarding::On));
+                    });
+                });
+            }
+            if quiet {
                 families.nested(AF_INET6, |v6| {
                     v6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
                 });
-            });
-        }
+            }
+        });
     }
 }
 
@@ -253,6 +283,13 @@ impl<'fd> VethEnd<'fd> {
     #[must_use]
     pub fn index(mut self, index: LinkIndex) -> Self {
         self.0.index = Some(index);
+        self
+    }
+
+    /// The group that the link is in, a number that rules can match; 0 unless said.
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.0.group = Some(group);
         self
     }
 
@@ -328,6 +365,20 @@ impl<'fd> LinkChange<'fd> {
     #[must_use]
     pub fn link_local(mut self, link_local: LinkLocal) -> Self {
         self.settings.link_local = Some(link_local);
+        self
+    }
+
+    /// The group that the link is in, a number that rules can match.
+    #[must_use]
+    pub fn group(mut self, group: u32) -> Self {
+        self.settings.group = Some(group);
+        self
+    }
+
+    /// Whether IPv4 packets that come in by the link may go on to another (`net.ipv4.conf.<link>.forwarding`).
+    #[must_use]
+    pub fn forwarding_v4(mut self, forwarding: Forwarding) -> Self {
+        self.settings.forwarding_v4 = Some(forwarding);
         self
     }
 
@@ -437,6 +488,8 @@ pub struct Link {
     pub peer_namespace: Option<i32>,
     /// The bridge or bond that it is a port of.
     pub master: Option<LinkIndex>,
+    /// The group it is in; 0 unless somebody put it into another.
+    pub group: u32,
     /// What it has carried.
     pub statistics: LinkStatistics,
 }
@@ -468,6 +521,7 @@ impl Link {
             peer: None,
             peer_namespace: None,
             master: None,
+            group: 0,
             statistics: LinkStatistics::default(),
         };
         link.fill(attributes)?;
@@ -480,6 +534,7 @@ impl Link {
             match attribute.kind {
                 IFLA_IFNAME => self.name = attribute.text(),
                 IFLA_MTU => self.mtu_bytes = attribute.u32()?,
+                IFLA_GROUP => self.group = attribute.u32()?,
                 // Other kinds of links have addresses of other sizes.
                 IFLA_ADDRESS => self.mac = attribute.mac().ok(),
                 IFLA_LINK => self.peer = LinkIndex::new(attribute.u32()?),

@@ -101,6 +101,9 @@ pub(crate) struct Configuration<'r> {
     max_instances: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     min_instances: Option<u32>,
+    /// Likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_mode: Option<&'static str>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -142,6 +145,7 @@ impl<'r> Configuration<'r> {
             pod_concurrent_quota: settings.concurrency.quota(),
             max_instances: settings.instances_max,
             min_instances: settings.instances_min,
+            network_mode: settings.network_mode.map(faaster_protocol::funclet::NetworkMode::name),
         }
     }
 }

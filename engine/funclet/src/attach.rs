@@ -49,7 +49,10 @@ impl Funclet {
         container.lease = Some(Lease { channel: waiting.channel, claim: waiting.claim, since: began });
         let pid = container.pid;
         let mut unclaimed = container.unclaimed.take().expect("a cold container has not been claimed");
-        let given = self.give(&mut unclaimed, &waiting.claim, id, generation, &code)?;
+        let given = match self.set_mode(&waiting.claim, id, generation, unclaimed.inside.take())? {
+            Ok(()) => self.give(&mut unclaimed, &waiting.claim, id, generation, &code)?,
+            Err(errno) => Err(errno),
+        };
         if let Err(errno) = given {
             // Nobody has been told of it, so nobody will be told of its end.
             self.slots.live(id, generation).expect("still there").lease = None;

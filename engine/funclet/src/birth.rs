@@ -167,6 +167,15 @@ impl Nursery {
         Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
     }
 
+    /// The network namespace of a container that is ours and not reaped.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub(crate) fn network_namespace(&self, pid: ProcessId) -> Result<OwnedFd, Errno> {
+        let path = format!("{}/ns/net", pid.get());
+        rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
     fn start(
         &self,
         order: Order<'_>,

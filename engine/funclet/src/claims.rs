@@ -181,6 +181,7 @@ mod tests {
             pids_max: 64,
             tmp_mb: 512,
             deadline_ns: 0,
+            network: None,
         }
     }
 

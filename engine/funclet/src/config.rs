@@ -10,6 +10,8 @@ use faaster_function::RuntimeSpec;
 use faaster_limits::{BOOT_TIMEOUT, FUNCLETS_MAX, RUNTIMES_MAX, SLOTS_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkConfig;
+
 /// User ids of one container.
 pub const UIDS_PER_SLOT: u32 = 65_536;
 /// Core numbers that a CPU set holds (CPU_SETSIZE, sched_setaffinity(2)).
@@ -95,6 +97,9 @@ pub struct FuncletConfig {
     /// Prepared containers of each runtime, instead of what the runtimes say.
     #[serde(default)]
     pub pool: Option<u32>,
+    /// `None`: containers have their loopback alone.
+    #[serde(default)]
+    pub network: Option<NetworkConfig>,
 }
 
 fn boot_timeout_default() -> Duration {
@@ -192,6 +197,11 @@ impl FuncletConfig {
         self.pool.unwrap_or(runtime.pool)
     }
 
+    /// The containers' /etc/resolv.conf.
+    pub fn resolv_conf(&self) -> &str {
+        self.network.as_ref().map_or("# Containers have no network here.\n", |network| &network.resolv_conf)
+    }
+
     /// Name of the cgroup that holds all of this funclet's.
     pub fn cgroup_name(&self) -> String {
         format!("{CGROUP_PREFIX}{}-{}", self.instance, self.index)
@@ -232,6 +242,7 @@ mod tests {
             shard_cores: vec![0],
             all_cores: vec![0, 1],
             pool: None,
+            network: None,
         }
     }
 

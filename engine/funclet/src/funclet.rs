@@ -1,7 +1,7 @@
 //! One funclet: its loop, its link to the supervisor, and its end.
 //!
 //! Owns: everything that a funclet has. Must not know: functions, HTTP, what the bytes on a channel mean.
-//! Single-threaded; nothing in it waits but the poller.
+//! One thread, in which nothing waits but the poller; another one makes links ([`crate::network`]).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,9 @@ use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
 use crate::ledger::Ledger;
-use crate::notice::notice;
+use crate::link;
+use crate::network::Network;
+use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool, Refill};
 use crate::rootfs::{self, Rootfs, RootfsError};
@@ -52,7 +54,7 @@ pub enum FuncletError {
     Leftovers(Vec<String>),
     #[error("cannot wait for events")]
     Poll(#[source] Errno),
-    #[error("cannot come back from a container's mount namespace")]
+    #[error("cannot come back from a container's namespace")]
     LostNamespace(#[source] Errno),
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct Funclet {
     pub(crate) cgroups: Box<dyn Backend>,
     pub(crate) rootfs: Rootfs,
     pub(crate) nursery: Nursery,
+    /// `None`: containers have their loopback alone.
+    pub(crate) network: Option<Network>,
     pub(crate) ledger: Ledger,
     pub(crate) waiting: WaitingRoom,
     pub(crate) rate: Rate,
@@ -157,14 +161,20 @@ impl Funclet {
         sweep::clear(&config.cgroup_name())?;
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
+        // Its thread stays in the host's mount namespace, which we leave next.
+        let network = link::start_network(&config);
         let rootfs =
-            rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes).inspect_err(|_| {
-                cgroups.remove_top().ok();
-            })?;
+            rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes, config.resolv_conf())
+                .inspect_err(|_| {
+                    cgroups.remove_top().ok();
+                })?;
         rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
         poller.add(&death_pipe, Token::Death, Interest::Read).map_err(FuncletError::Poll)?;
+        if let Some(network) = &network {
+            poller.add(network.descriptor(), Token::Network, Interest::Read).map_err(FuncletError::Poll)?;
+        }
         let pools =
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
         Ok(Self {
@@ -176,6 +186,7 @@ impl Funclet {
             cgroups,
             rootfs,
             nursery,
+            network,
             ledger: Ledger::new(config.memory_allocatable_bytes()),
             waiting: WaitingRoom::new(config.runtimes.len()),
             rate: Rate::new(Nanos::now()),
@@ -247,6 +258,7 @@ impl Funclet {
             Token::Process(id, generation) => return self.on_process(id, generation),
             Token::Status(id, generation) => return self.on_status(id, generation),
             Token::Boot(id, generation) => return self.on_boot(id, generation),
+            Token::Network => return self.on_wired(),
         }
         Ok(())
     }
@@ -385,8 +397,14 @@ impl Funclet {
         self.slots.all_live().next().is_none() && self.slots.all_removing().next().is_none()
     }
 
-    /// Removes the top cgroups; what is left then is the sweep's.
+    /// Removes rules and top cgroups; what is left then is the sweep's.
     fn clean_up(&mut self) {
+        if let Some(network) = &mut self.network
+            && self.slots.all_live().next().is_none()
+            && let Err(error) = network.remove_rules(&self.config)
+        {
+            notice(&self.config, &with_causes(&error));
+        }
         let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
         let mut events = Vec::new();
         loop {

@@ -18,6 +18,8 @@ mod funclet;
 mod hello;
 mod ledger;
 mod life;
+mod link;
+pub mod network;
 mod notice;
 mod poller;
 mod pool;

@@ -15,7 +15,8 @@ use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
-use crate::notice::notice;
+use crate::network::Link;
+use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Token};
 use crate::slots::{Container, Ending, Slot, Stage, Unclaimed};
 use crate::timers::Nanos;
@@ -78,14 +79,17 @@ impl Funclet {
                 hello: HelloReader::default(),
                 steps,
                 stage: Stage::Assembling,
+                inside: None,
             }),
             lease: None,
             created: now,
             ending: None,
             timer: Some(timer),
+            link: Link::None,
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
         self.pools[runtime].began(id, generation);
+        self.order_link(id, generation, pid);
         self.migrating = Some((id, generation, now));
         if let Err(errno) = watched {
             self.fail_boot(id, generation, &format!("it cannot be watched: {errno}"));
@@ -234,15 +238,20 @@ impl Funclet {
         self.fail_boot(id, generation, &format!("it was not ready after {:?}", self.config.boot_timeout));
     }
 
-    fn become_cold(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+    /// Its runtime has booted, and its link is there or not going to be.
+    pub(crate) fn become_cold(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
         let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
         if container.state != State::Creating {
             return Ok(());
         }
-        container.state.apply(Change::Booted);
         if let Some(unclaimed) = &container.unclaimed {
             self.poller.remove(&unclaimed.channel);
         }
+        if let Link::Coming { booted } = &mut container.link {
+            *booted = true;
+            return Ok(());
+        }
+        container.state.apply(Change::Booted);
         if let Some(timer) = container.timer.take() {
             self.timers.cancel(timer);
         }
@@ -440,15 +449,4 @@ fn boot_output(unclaimed: &Unclaimed) -> String {
         Ok(count) if count > 0 => format!("; it printed:\n{}", String::from_utf8_lossy(&bytes[..count])),
         _ => String::new(),
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -83,3 +83,15 @@ mod tests {
         assert_eq!(pace.admit(at(8)), Fate::Said(0));
     }
 }
+
+/// An error and what caused it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

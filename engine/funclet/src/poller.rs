@@ -29,6 +29,8 @@ pub(crate) enum Token {
     Status(SlotId, Generation),
     /// A booting runtime's channel.
     Boot(SlotId, Generation),
+    /// Containers' links.
+    Network,
 }
 
 // A generation is told by its low bits: an event is at most one wait old.
@@ -47,6 +49,7 @@ impl Token {
             Self::Process(id, generation) => slot(3, id, generation),
             Self::Status(id, generation) => slot(4, id, generation),
             Self::Boot(id, generation) => slot(5, id, generation),
+            Self::Network => 6 << 56,
         }
     }
 }
@@ -71,6 +74,7 @@ impl RawToken {
             3 => slot().map(|(id, generation)| Token::Process(id, generation))?,
             4 => slot().map(|(id, generation)| Token::Status(id, generation))?,
             5 => slot().map(|(id, generation)| Token::Boot(id, generation))?,
+            6 => Token::Network,
             _ => return None,
         })
     }

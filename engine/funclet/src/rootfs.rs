@@ -106,6 +106,7 @@ pub(crate) fn assemble(
     run_dir: &Path,
     code_dir: &Path,
     runtimes: &[RuntimeSpec],
+    resolv_conf: &str,
 ) -> Result<Rootfs, RootfsError> {
     mount::unshare_mounts().map_err(RootfsError::Unshare)?;
     let own_namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
@@ -127,7 +128,7 @@ pub(crate) fn assemble(
         make_dir(&stage_root, name)?;
     }
     attach_at(&host_tree(Path::new("/proc"), MountAttrFlags::empty())?, &run_dir.join("proc"))?;
-    assemble_tree(&run_dir.join("root"))?;
+    assemble_tree(&run_dir.join("root"), resolv_conf)?;
     attach_at(&code, &run_dir.join("code"))?;
     let code_dir = open(run_dir.join("code"), OFlags::PATH | OFlags::DIRECTORY)?;
     let mut runtime_paths = Vec::new();
@@ -149,7 +150,7 @@ fn pivot(root: &OwnedFd) -> Result<(), Errno> {
     rustix::process::chdir(c"/")
 }
 
-fn assemble_tree(at: &Path) -> Result<(), RootfsError> {
+fn assemble_tree(at: &Path, resolv_conf: &str) -> Result<(), RootfsError> {
     let tree = tmpfs("containers' root", TREE_BYTES, TREE_INODES, MountAttrFlags::empty())?;
     attach_at(&tree, at)?;
     // Through the mount just attached, not the directory below it.
@@ -160,7 +161,7 @@ fn assemble_tree(at: &Path) -> Result<(), RootfsError> {
     for (target, name) in LINKS {
         make_link(&root, target, name)?;
     }
-    etc::fill(&root)?;
+    etc::fill(&root, resolv_conf)?;
     let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;

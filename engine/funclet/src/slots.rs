@@ -12,6 +12,7 @@ use crate::cgroup::LimitFiles;
 use crate::channel::ChannelId;
 use crate::container::State;
 use crate::hello::HelloReader;
+use crate::network::{Inside, Link};
 use crate::timers::{Nanos, TimerId};
 
 /// A container and what the funclet holds of it.
@@ -34,6 +35,7 @@ pub(crate) struct Container {
     pub ending: Option<Ending>,
     /// Its boot deadline.
     pub timer: Option<TimerId>,
+    pub link: Link,
 }
 
 /// What a container has before it is claimed only.
@@ -47,6 +49,8 @@ pub(crate) struct Unclaimed {
     /// Names of the steps of its birth, for the one that fails.
     pub steps: Vec<&'static str>,
     pub stage: Stage,
+    /// The container's end of its link.
+    pub inside: Option<Box<Inside>>,
 }
 
 /// How far the birth of a container is.

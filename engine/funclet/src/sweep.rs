@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::{self, Base, CgroupError, Removal, list_groups};
 use crate::config::{InstanceId, instance_of_cgroup};
 use crate::funclet::FuncletError;
+use crate::network;
 use crate::timers::Nanos;
 
 /// Name of the file in a run's directory that its supervisor holds a lock on.
@@ -43,6 +44,8 @@ pub struct SweepReport {
     pub cgroups: usize,
     pub processes: usize,
     pub mounts: usize,
+    /// Tables of rules of the network.
+    pub tables: usize,
     /// What could not be removed, one sentence each.
     pub left: Vec<String>,
 }
@@ -77,6 +80,7 @@ pub fn sweep(config: &SweepConfig) -> Result<SweepReport, SweepError> {
     for id in &dead {
         let folder = config.run_root.join(id.as_str());
         sweep_mounts(&folder, &mut report);
+        report.tables += network::prepare::undo(id, &folder, &mut report.left);
         if report.left.is_empty()
             && let Err(error) = std::fs::remove_dir_all(&folder)
         {

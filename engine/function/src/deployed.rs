@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use faaster_protocol::funclet::{CodeHash, RuntimeIndex};
+use faaster_protocol::funclet::{CodeHash, NetworkMode, RuntimeIndex};
 use serde::{Deserialize, Serialize};
 
 /// Everything that an invocation needs to know of its function. Shared by all shards.
@@ -36,6 +36,8 @@ pub struct Deployed {
     /// Instances that are kept ready whether anybody calls or not.
     pub instances_min: u32,
     pub env: BTreeMap<String, String>,
+    /// What it may reach; `None`: the node's default.
+    pub network_mode: Option<NetworkMode>,
     /// Stable hash of `key` and `revision`; names the function in funclet messages.
     pub function_tag: u64,
     /// Stable hash of the owner.

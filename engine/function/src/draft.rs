@@ -23,6 +23,8 @@ pub struct Draft<'b> {
     pub instances_max: Option<i64>,
     pub instances_min: Option<i64>,
     pub environment: Option<BTreeMap<String, String>>,
+    /// Empty: the node's default.
+    pub network_mode: Option<String>,
     /// Base64, borrowed from the body unless it has escapes in it.
     pub code: Option<Cow<'b, str>>,
 }
@@ -56,7 +58,7 @@ struct Members<'b> {
     others: BTreeMap<&'static str, Value>,
 }
 
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "version",
     "description",
     "runtime",
@@ -67,6 +69,7 @@ const KNOWN: [&str; 11] = [
     "maxinstances",
     "mininstances",
     "environment",
+    "networkmode",
     "code",
 ];
 
@@ -143,6 +146,7 @@ impl<'b> Members<'b> {
             instances_max: self.number("maxinstances", "MaxInstances", &mut wrong),
             instances_min: self.number("mininstances", "MinInstances", &mut wrong),
             environment: self.environment(&mut wrong),
+            network_mode: self.text("networkmode", "NetworkMode", &mut wrong),
             code: self.code.filter(|code| !code.is_empty()),
         };
         if wrong.is_empty() { Ok(draft) } else { Err(DraftError::Types(wrong)) }
@@ -216,11 +220,12 @@ mod tests {
     #[test]
     fn reads_what_is_there() {
         let body = br#"{"Version":"1","description":"d","RUNTIME":"nodejs10","Timeout":5,"MemorySize":128,"Handler":"h",
-            "PodConcurrentQuota":10,"MaxInstances":3,"MinInstances":1,"Environment":{"Variables":{"A":"b"}},"Code":"UEs=","Nope":[1]}"#;
+            "PodConcurrentQuota":10,"MaxInstances":3,"MinInstances":1,"Environment":{"Variables":{"A":"b"}},"NetworkMode":"full","Code":"UEs=","Nope":[1]}"#;
         let draft = parse(body).unwrap();
         assert_eq!(draft.version.as_deref(), Some("1"));
         assert_eq!((draft.timeout_secs, draft.memory_mb, draft.concurrency), (Some(5), Some(128), Some(10)));
         assert_eq!((draft.instances_max, draft.instances_min), (Some(3), Some(1)));
+        assert_eq!(draft.network_mode.as_deref(), Some("full"));
         assert_eq!(draft.environment.unwrap()["A"], "b");
         assert!(matches!(draft.code, Some(Cow::Borrowed("UEs="))), "not copied");
         assert_eq!(draft.runtime.as_deref(), Some("nodejs10"));

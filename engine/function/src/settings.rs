@@ -9,7 +9,7 @@ use faaster_limits::{
     CONCURRENCY_MAX, DESCRIPTION_BYTES_MAX, ENVIRONMENT_BYTES_MAX, HANDLER_BYTES_MAX,
     INSTANCES_PER_FUNCTION_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, TIMEOUT_SECS_DEFAULT, TIMEOUT_SECS_MAX,
 };
-use faaster_protocol::funclet::RuntimeIndex;
+use faaster_protocol::funclet::{NetworkMode, RuntimeIndex};
 use serde::{Deserialize, Serialize};
 
 use crate::deployed::Concurrency;
@@ -41,6 +41,9 @@ pub struct Settings {
     pub instances_min: Option<u32>,
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// What it may reach; `None`: the node's default.
+    #[serde(default)]
+    pub network_mode: Option<NetworkMode>,
 }
 
 /// All that is wrong with a request, for one answer.
@@ -100,6 +103,7 @@ pub fn for_create(draft: &Draft<'_>, runtimes: &[RuntimeSpec], problems: &mut Pr
         instances_max: None,
         instances_min: None,
         environment: BTreeMap::new(),
+        network_mode: None,
     };
     with_draft(base, draft, problems)
 }
@@ -230,7 +234,20 @@ fn with_draft(mut settings: Settings, draft: &Draft<'_>, problems: &mut Problems
         check_environment(environment, problems);
         settings.environment.clone_from(environment);
     }
+    if let Some(asked) = &draft.network_mode {
+        settings.network_mode = network_mode(asked, problems);
+    }
     settings
+}
+
+/// Empty means the node's default again.
+fn network_mode(asked: &str, problems: &mut Problems) -> Option<NetworkMode> {
+    let found = NetworkMode::named(asked);
+    if found.is_none() && !asked.is_empty() {
+        let names = NetworkMode::ALL.map(NetworkMode::name).join(", ");
+        problems.push(format!("NetworkMode must be one of {names}, not {asked:?}"));
+    }
+    found
 }
 
 fn check_environment(environment: &BTreeMap<String, String>, problems: &mut Problems) {

@@ -50,6 +50,7 @@ fn defaults_are_faasters() {
         instances_max: None,
         instances_min: None,
         environment: BTreeMap::new(),
+        network_mode: None,
     };
     assert_eq!(create("{}").unwrap(), expected);
     assert_eq!(
@@ -87,6 +88,9 @@ fn bounds_hold_at_their_edges() {
         (r#"{"Environment":{"Variables":{"FAASTER_X":"x"}}}"#, false),
         (r#"{"Environment":{"Variables":{"A":"\u0000"}}}"#, false),
         (r#"{"Handler":"a\nb"}"#, false),
+        (r#"{"NetworkMode":"egress"}"#, true),
+        (r#"{"NetworkMode":""}"#, true),
+        (r#"{"NetworkMode":"Egress"}"#, false),
     ] {
         assert_eq!(create(body).is_ok(), valid, "{body}");
     }
@@ -96,6 +100,20 @@ fn bounds_hold_at_their_edges() {
     assert!(create(&variables(ENVIRONMENT_BYTES_MAX + 1)).is_err());
     assert!(create(&format!(r#"{{"Handler":"{}"}}"#, "h".repeat(129))).is_err());
     assert!(create(&format!(r#"{{"Description":"{}"}}"#, "d".repeat(257))).is_err());
+}
+
+#[test]
+fn a_network_mode_can_be_given_back() {
+    let full = create(r#"{"NetworkMode":"full"}"#).unwrap();
+    assert_eq!(full.network_mode, Some(NetworkMode::Full));
+    let update = |body: &str| {
+        let mut problems = Problems::default();
+        let changed = for_update(&full, &draft::parse(body.as_bytes()).unwrap(), &runtimes(), &mut problems);
+        problems.or(changed).unwrap().network_mode
+    };
+    assert_eq!(update("{}"), Some(NetworkMode::Full));
+    assert_eq!(update(r#"{"NetworkMode":"none"}"#), Some(NetworkMode::None));
+    assert_eq!(update(r#"{"NetworkMode":""}"#), None);
 }
 
 #[test]

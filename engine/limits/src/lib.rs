@@ -271,6 +271,9 @@ pub const FUNCTION_FDS_MAX: u64 = 65_536;
 /// Bytes of the system call filters that a container's init reads.
 pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
 
+/// Rules of the network, and what the host was set to for it, are looked at this often.
+pub const NETWORK_WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
 // --- Netlink ---------------------------------------------------------------------------------------------
 
 /// Requests of one netlink send: with more, the kernel's answers do not fit into the socket's receive buffer.

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of every message, both ways.
 pub const MESSAGE_BYTES: usize = 192;
 
@@ -50,6 +52,37 @@ pub enum Placement {
     Core(u16),
 }
 
+/// What a function may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Itself.
+    None,
+    /// The world; not private ranges, not this host and its networks, not other containers.
+    Egress,
+    /// These as well, but never other containers, link-local addresses, and the engine.
+    Full,
+}
+
+impl NetworkMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Egress, Self::Full];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Egress => "egress",
+            Self::Full => "full",
+        }
+    }
+
+    /// The mode of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
 /// What the engine wants to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -66,6 +99,8 @@ pub struct Claim {
     pub tmp_mb: u32,
     /// After this, in ns of `CLOCK_MONOTONIC`, the claim is of no use any more.
     pub deadline_ns: u64,
+    /// `None`: the node's default.
+    pub network: Option<NetworkMode>,
 }
 
 /// Engine to funclet.
@@ -290,6 +325,14 @@ impl Writer {
     fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
+    fn network(&mut self, mode: Option<NetworkMode>) -> &mut Self {
+        self.put(&[match mode {
+            None => 0,
+            Some(NetworkMode::None) => 1,
+            Some(NetworkMode::Egress) => 2,
+            Some(NetworkMode::Full) => 3,
+        }])
+    }
     fn placement(&mut self, placement: Placement) -> &mut Self {
         self.u16(match placement {
             Placement::Free => u16::MAX,
@@ -325,6 +368,15 @@ impl Reader<'_> {
     fn slot(&mut self) -> (SlotId, Generation) {
         (SlotId(self.u32()), Generation(self.u32()))
     }
+    fn network(&mut self) -> Result<Option<NetworkMode>, MessageError> {
+        Ok(match self.u8() {
+            0 => None,
+            1 => Some(NetworkMode::None),
+            2 => Some(NetworkMode::Egress),
+            3 => Some(NetworkMode::Full),
+            _ => return Err(MessageError::Field("network")),
+        })
+    }
     fn placement(&mut self) -> Placement {
         match self.u16() {
             u16::MAX => Placement::Free,
@@ -344,7 +396,7 @@ impl Request {
                 let mut w = Writer::new(1);
                 w.u64(claim.ticket.0).u16(claim.runtime.0).placement(claim.placement).put(&claim.code.0);
                 w.u64(claim.account_tag).u64(claim.function_tag).u32(claim.memory_mb).u32(claim.pids_max);
-                w.u32(claim.tmp_mb).u64(claim.deadline_ns);
+                w.u32(claim.tmp_mb).u64(claim.deadline_ns).network(claim.network);
                 w.bytes
             }
             Self::CancelClaim { ticket } => Writer::new(2).u64(ticket.0).bytes,
@@ -374,6 +426,7 @@ impl Request {
                 pids_max: r.u32(),
                 tmp_mb: r.u32(),
                 deadline_ns: r.u64(),
+                network: r.network()?,
             }),
             2 => Self::CancelClaim { ticket: Ticket(r.u64()) },
             3 => {

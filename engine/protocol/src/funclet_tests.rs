@@ -15,6 +15,7 @@ fn claim() -> Claim {
         pids_max: 64,
         tmp_mb: 512,
         deadline_ns: u64::MAX,
+        network: None,
     }
 }
 
@@ -24,6 +25,9 @@ fn requests_survive_the_wire() {
     for request in [
         Request::Claim(claim()),
         Request::Claim(Claim { placement: Placement::Free, ..claim() }),
+        Request::Claim(Claim { network: Some(NetworkMode::None), ..claim() }),
+        Request::Claim(Claim { network: Some(NetworkMode::Egress), ..claim() }),
+        Request::Claim(Claim { network: Some(NetworkMode::Full), ..claim() }),
         Request::CancelClaim { ticket: Ticket(4) },
         Request::Kill { slot, generation },
         Request::Place { slot, generation, placement: Placement::Free },

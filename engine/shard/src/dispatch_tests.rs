@@ -72,6 +72,7 @@ fn deployed(concurrency: Concurrency, instances_max: u32) -> Deployed {
         env: Default::default(),
         function_tag: 1,
         account_tag: 1,
+        network_mode: None,
     }
 }
 

@@ -27,6 +27,7 @@ fn upsert(owner: &str, name: &str, version: &str, code: u8, commit: &str) -> Ups
             concurrency: Concurrency::Exclusive,
             instances_max: None,
             instances_min: None,
+            network_mode: None,
             environment: std::collections::BTreeMap::new(),
         },
         code: CodeRef { sha256: CodeHash([code; 32]), bytes: 9 },

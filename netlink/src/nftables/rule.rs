@@ -54,6 +54,7 @@ const NFT_META_IIFNAME: u32 = 6;
 const NFT_META_OIFNAME: u32 = 7;
 const NFT_META_NFPROTO: u32 = 15;
 const NFT_META_L4PROTO: u32 = 16;
+const NFT_META_IIFGROUP: u32 = 21;
 const NFT_CT_STATE: u32 = 0;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
@@ -206,6 +207,12 @@ impl Rule {
     #[must_use]
     pub fn link_in(self, link: &LinkPattern, sense: Sense) -> Self {
         self.meta(NFT_META_IIFNAME, NFT_REG_1).compare(sense, &link.bytes())
+    }
+
+    /// The packet came in by a link of this group ([`VethEnd::group`](crate::VethEnd::group)).
+    #[must_use]
+    pub fn link_group_in(self, group: u32, sense: Sense) -> Self {
+        self.meta(NFT_META_IIFGROUP, NFT_REG_1).compare(sense, &group.to_ne_bytes())
     }
 
     /// The packet leaves by such a link.

@@ -298,6 +298,7 @@ fn every_kind_of_rule_is_what_nft_reads() -> Result<()> {
         (Rule::new().link_in_and_source_in(&links, Sense::Is), "iifname . ip6 saddr @links"),
         (Rule::new().link_in(&LinkPattern::Name(name("eth0")), Sense::IsNot), "iifname != \"eth0\""),
         (Rule::new().mark(7, Sense::Is), "meta mark 0x00000007"),
+        (Rule::new().link_group_in(77, Sense::Is), "iifgroup 77"),
         (Rule::new().destination_port(Transport::Udp, 53), "udp dport 53"),
         (Rule::new().connection(ConnectionState::Invalid), "ct state invalid"),
         (Rule::new().connection(ConnectionState::New), "ct state new"),

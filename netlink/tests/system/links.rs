@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use faaster_netlink::{
-    LinkChange, LinkIndex, LinkLocal, LinkState, Protocol, VethEnd, assign_namespace_id, create_veth,
-    delete_link,
+    Forwarding, LinkChange, LinkIndex, LinkLocal, LinkState, Protocol, VethEnd, assign_namespace_id,
+    create_veth, delete_link,
 };
 use rustix::io::Errno;
 
@@ -46,9 +46,14 @@ fn a_veth_pair_is_born_in_two_namespaces() -> Result<()> {
 fn a_link_is_changed_in_every_way() -> Result<()> {
     let (Some(host), Some(other)) = (Namespace::new()?, Namespace::new()?) else { return Ok(()) };
     let mut near = host.connect(Protocol::Route)?;
-    near.run(&create_veth(&VethEnd::new(name("a")), &VethEnd::new(name("b"))))?;
+    near.run(&create_veth(&VethEnd::new(name("a")).group(3), &VethEnd::new(name("b"))))?;
     let a = near.link(name("a"))?.context("made")?;
-    assert_eq!((a.state, a.peer_namespace), (LinkState::Down, None));
+    assert_eq!((a.state, a.peer_namespace, a.group), (LinkState::Down, None, 3));
+    for (forwarding, expected) in [(Forwarding::On, "1\n"), (Forwarding::Off, "0\n")] {
+        near.run(&LinkChange::new(a.index).forwarding_v4(forwarding).group(4).request())?;
+        assert_eq!(host.output(&["cat", "/proc/sys/net/ipv4/conf/a/forwarding"])?, expected);
+    }
+    assert_eq!(near.link(a.index)?.context("still there")?.group, 4);
     near.run(&LinkChange::new(a.index).name(name("c")).mac(MAC).mtu_bytes(1280).request())?;
     near.run(&LinkChange::new(name("c")).state(LinkState::Up).request())?;
     let c = near.link(name("c"))?.context("renamed")?;

@@ -10,7 +10,7 @@ fn configuration(bench: &Bench, target: &str) -> serde_json::Value {
 fn a_deploy_is_acknowledged_by_every_shard() {
     let bench = Bench::new();
     let body = with_code(
-        r#""Version":"1","Environment":{"Variables":{"A":"b"}},"MaxInstances":7,"MinInstances":2,"PodConcurrentQuota":2,"#,
+        r#""Version":"1","Environment":{"Variables":{"A":"b"}},"MaxInstances":7,"MinInstances":2,"PodConcurrentQuota":2,"NetworkMode":"none","#,
         "1",
     );
     bench.create("f", &body);
@@ -23,6 +23,7 @@ fn a_deploy_is_acknowledged_by_every_shard() {
     let shown = configuration(&bench, "/v1/functions/f?Qualifier=1");
     assert_eq!(shown["Environment"]["Variables"], serde_json::json!({"A": "b"}));
     assert_eq!((&shown["MaxInstances"], &shown["MinInstances"]), (&7.into(), &2.into()));
+    assert_eq!((first.network_mode, &shown["NetworkMode"]), (Some(NetworkMode::None), &"none".into()));
     assert_eq!(shown["CodeSha256"], base64::engine::general_purpose::STANDARD.encode(first.code.0));
     assert!(bench.data.path().join(format!("code/{}/index.js", first.code)).is_file());
 }

@@ -49,6 +49,9 @@ pub(crate) struct DeployArguments {
     /// Instances to keep ready, called or not
     #[arg(long, value_name = "COUNT")]
     min_instances: Option<u32>,
+    /// What it may reach: none, egress (the world) or full (the host and its networks, too) [default: the engine's]
+    #[arg(long, value_name = "MODE", value_parser = ["none", "egress", "full"])]
+    network: Option<String>,
     /// Environment variable of the function; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -137,6 +140,7 @@ fn request(arguments: &DeployArguments, guess: &Guess, zip: &[u8]) -> Result<Val
         ("PodConcurrentQuota", arguments.concurrency.map(Value::from)),
         ("MaxInstances", arguments.max_instances.map(Value::from)),
         ("MinInstances", arguments.min_instances.map(Value::from)),
+        ("NetworkMode", arguments.network.clone().map(Value::from)),
         ("Description", arguments.description.clone().map(Value::from)),
         ("Version", arguments.version.clone().map(Value::from)),
     ];
@@ -205,6 +209,7 @@ mod tests {
             concurrency: None,
             max_instances: None,
             min_instances: None,
+            network: None,
             env: vec![],
             description: None,
             version: None,
@@ -220,12 +225,13 @@ mod tests {
         let full = DeployArguments {
             runtime: Some("nodejs12".to_owned()),
             concurrency: Some(0),
+            network: Some("full".to_owned()),
             env: vec![("A".to_owned(), "b=c".to_owned())],
             ..arguments("x")
         };
         let full = request(&full, &guess, b"").unwrap();
         assert_eq!(full["Runtime"], "nodejs12");
-        assert_eq!(full["PodConcurrentQuota"], 0);
+        assert_eq!((&full["PodConcurrentQuota"], &full["NetworkMode"]), (&json!(0), &json!("full")));
         assert_eq!(full["Environment"], json!({ "Variables": { "A": "b=c" } }));
     }
 

@@ -19,7 +19,7 @@ use crate::config::{Config, Machine};
 use crate::exit::Outcome;
 use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, embedded};
-use crate::supervisor::{holder, requirements};
+use crate::supervisor::{self, holder, requirements};
 
 /// Locked memory that rings and buffers of one shard are charged, bytes (measured on 6.18: 47 rings in 8 MiB).
 const MEMLOCK_PER_SHARD_BYTES: u64 = 256 * 1024;
@@ -99,6 +99,7 @@ fn examine(config: &Config) -> Vec<Finding> {
     findings.extend(optional_capabilities());
     findings.extend([ring(), locked_memory(config), open_files()]);
     findings.extend(containers());
+    findings.extend(network(config));
     findings.extend([data(config), init(config)]);
     findings.extend(languages(config));
     findings.extend([port("controller port", config.listen), port("registry port", config.registry_listen)]);
@@ -197,13 +198,25 @@ fn open_files() -> Finding {
     }
 }
 
-fn containers() -> Vec<Finding> {
-    let finding = |check: faaster_funclet::Check| match check.outcome {
+fn finding(check: faaster_funclet::Check) -> Finding {
+    match check.outcome {
         faaster_funclet::Outcome::Ok(text) => good(check.name, text),
         faaster_funclet::Outcome::Degraded(text) => weak(check.name, text),
         faaster_funclet::Outcome::Missing(text) => missing(check.name, text),
-    };
+    }
+}
+
+fn containers() -> Vec<Finding> {
     faaster_funclet::probe().into_iter().map(finding).collect()
+}
+
+fn network(config: &Config) -> Vec<Finding> {
+    if config.network.mode.is_none() {
+        return vec![good("network", "off, as configured: functions have their loopback alone")];
+    }
+    let ports = [config.listen.port(), config.registry_listen.port()];
+    let request = supervisor::network::request(config, &ports);
+    faaster_funclet::network::examine::examine(&request).into_iter().map(finding).collect()
 }
 
 fn data(config: &Config) -> Finding {

@@ -10,12 +10,14 @@ pub(crate) mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use faaster_funclet::network::{Net, V6};
 use faaster_function::AccountId;
 use faaster_limits as limits;
+use faaster_protocol::funclet::NetworkMode;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use machine::Machine;
@@ -28,6 +30,20 @@ pub(crate) use rootfs::{Root, Rootfs};
 pub(crate) enum Placement {
     HomeCore,
     Free,
+}
+
+/// What containers reach, and by which addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Network {
+    /// Of functions that name none; `None`: nobody has a network.
+    pub mode: Option<NetworkMode>,
+    /// `None`: one that is free.
+    pub subnet: Option<Net>,
+    pub v6: V6,
+    /// `None`: as the host's.
+    pub mtu_bytes: Option<u32>,
+    /// None: the host's.
+    pub dns: Vec<IpAddr>,
 }
 
 /// How much is said on standard error.
@@ -64,6 +80,7 @@ pub(crate) struct Config {
     /// `None`: the program that was shipped with this one.
     pub init: Option<PathBuf>,
     pub rootfs: Rootfs,
+    pub network: Network,
     pub slots_max: u32,
     pub connections_max: usize,
     pub engine_uid: u32,
@@ -226,6 +243,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         init: r
             .one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
         rootfs: r.many("rootfs", Rootfs::parse, Rootfs::to_string),
+        network: network(&mut r),
         slots_max: narrow(r.number("slots_max", 1, limits::SLOTS_MAX as u64)),
         connections_max: narrow(r.number("connections_max", 1, limits::CONNECTIONS_PER_SHARD_MAX as u64)),
         engine_uid: narrow(r.number("engine_uid", 1, u64::from(u32::MAX - 1))),
@@ -244,6 +262,24 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
     };
     relations(&mut r, &config);
     if r.problems.is_empty() { Ok((config, r.effective)) } else { Err(ConfigError { problems: r.problems }) }
+}
+
+fn network(r: &mut Reader<'_>) -> Network {
+    let modes = [
+        ("off", None),
+        ("none", Some(NetworkMode::None)),
+        ("egress", Some(NetworkMode::Egress)),
+        ("full", Some(NetworkMode::Full)),
+    ];
+    Network {
+        mode: r.choice("network", &modes),
+        subnet: r.one("network_subnet", subnet, |net| net.map_or("auto".to_owned(), |net| net.to_string())),
+        v6: r.choice("network_ipv6", &[("auto", V6::Auto), ("off", V6::Off)]),
+        mtu_bytes: r.one("network_mtu", mtu, |mtu| mtu.map_or("auto".to_owned(), |mtu| mtu.to_string())),
+        dns: r.many("network_dns", dns, |dns| {
+            dns.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }),
+    }
 }
 
 /// What settings demand of each other.
@@ -320,6 +356,38 @@ fn pool(values: &[String]) -> Result<BTreeMap<String, u32>, String> {
         Ok((name.to_owned(), narrow(count)))
     };
     values.iter().map(pair).collect()
+}
+
+fn subnet(text: &str) -> Result<Option<Net>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let net: Net = text.parse().map_err(|_| "must be auto or a subnet such as 10.213.0.0/16".to_owned())?;
+    if net.0.first().is_ipv6() {
+        Err("must be IPv4; IPv6 addresses of containers are made by themselves".to_owned())
+    } else if !(8..=28).contains(&net.0.prefix_bits()) {
+        Err("must have 8 to 28 bits of prefix".to_owned())
+    } else {
+        Ok(Some(net))
+    }
+}
+
+/// The least is what IPv6 needs (RFC 8200), the most what an IP packet can have.
+fn mtu(text: &str) -> Result<Option<u32>, String> {
+    if text == "auto" { Ok(None) } else { value::number(text, 1280, 65_535).map(|bytes| Some(narrow(bytes))) }
+}
+
+fn dns(values: &[String]) -> Result<Vec<IpAddr>, String> {
+    let check = |value: &String| {
+        let address: IpAddr =
+            value.parse().map_err(|_| format!("must be IP addresses; `{value}` is none"))?;
+        if address.is_loopback() || address.is_unspecified() {
+            Err(format!("must be reachable from containers; {address} is this host's own"))
+        } else {
+            Ok(address)
+        }
+    };
+    values.iter().map(check).collect()
 }
 
 fn init(text: &str) -> Result<Option<PathBuf>, String> {

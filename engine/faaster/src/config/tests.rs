@@ -126,6 +126,33 @@ fn switches_and_lists_are_typed_in_several_ways() {
 }
 
 #[test]
+fn the_network_is_read_and_its_nonsense_refused() {
+    let (config, _) = read(&[], &[], "").unwrap();
+    assert_eq!((config.network.mode, config.network.subnet), (Some(NetworkMode::Egress), None));
+    let file = "network = \"off\"\nnetwork_subnet = \"192.168.64.0/20\"\nnetwork_dns = [\"9.9.9.9\", \"fd00::53\"]\n";
+    let (config, _) = read(&["--network-mtu=1400", "--network-ipv6=off"], &[], file).unwrap();
+    assert_eq!(
+        (config.network.mode, config.network.mtu_bytes, config.network.v6),
+        (None, Some(1400), V6::Off)
+    );
+    assert_eq!(config.network.subnet.unwrap().to_string(), "192.168.64.0/20");
+    assert_eq!(config.network.dns.len(), 2);
+    for wrong in [
+        "--network=some",
+        "--network-subnet=10.0.0.0",
+        "--network-subnet=10.0.0.0/30",
+        "--network-subnet=fd00::/64",
+        "--network-mtu=1000",
+        "--network-dns=127.0.0.53",
+        "--network-dns=example.com",
+        "--network-ipv6=on",
+    ] {
+        let problems = read(&[wrong], &[], "").unwrap_err();
+        assert_eq!(problems.len(), 1, "{wrong}: {problems:?}");
+    }
+}
+
+#[test]
 fn every_setting_has_help_and_a_distinct_flag() {
     let mut seen = std::collections::BTreeSet::new();
     for setting in SETTINGS {

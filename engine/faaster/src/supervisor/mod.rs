@@ -11,6 +11,7 @@ pub(crate) mod inherited;
 mod instance;
 pub(crate) mod link;
 mod listeners;
+pub(crate) mod network;
 mod notify;
 mod orphans;
 mod phase;

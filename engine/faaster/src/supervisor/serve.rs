@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use faaster_funclet::network::PrepareError;
 use faaster_funclet::{InstanceId, SweepConfig, SweepError};
 use faaster_function::RuntimeSpec;
 use faaster_image::Held;
@@ -14,6 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::data::{DataDirectory, DataError, Keep};
 use super::instance::{self, Instance, InstanceError};
 use super::listeners::{self, ListenError};
+use super::network;
 use super::orphans;
 use super::requirements::{self, Lack};
 use super::start::{Role, Start};
@@ -57,12 +59,16 @@ pub(crate) enum ServeError {
     NoInit(PathBuf),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Network(#[from] PrepareError),
 }
 
 impl ServeError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) => Outcome::Refused,
+            Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) | Self::Network(_) => {
+                Outcome::Refused
+            }
             Self::Signals(_)
             | Self::Instance(_)
             | Self::Data(_)
@@ -108,8 +114,10 @@ fn prepare_and_run(
     let shards = config.shards;
     let listeners =
         [listeners::open(config.listen, shards)?, listeners::open(config.registry_listen, shards)?];
-    let start =
-        Start { role: Role::Engine, config, instance: run.id().clone(), runtimes, init, directory: path };
+    let ports = listeners.each_ref().map(|listeners| listeners.address.port());
+    let network = network::prepare(&config, &ports, run.id(), &path, log)?;
+    let instance = run.id().clone();
+    let start = Start { role: Role::Engine, config, instance, runtimes, init, directory: path, network };
     let announce = match announcement {
         Announcement::Sentence => announce_sentence,
         Announcement::Json => announce_json,
@@ -155,10 +163,10 @@ impl Drop for Run {
 /// Removes what dead runs have left.
 fn sweep(run_root: &Path, log: Log) -> Result<(), SweepError> {
     let report = faaster_funclet::sweep(&SweepConfig { run_root: run_root.to_owned() })?;
-    if report.cgroups + report.processes + report.mounts > 0 {
+    if report.cgroups + report.processes + report.mounts + report.tables > 0 {
         log.info(format_args!(
-            "removed what earlier runs had left: {} cgroups, {} processes, {} mounts",
-            report.cgroups, report.processes, report.mounts
+            "removed what earlier runs had left: {} cgroups, {} processes, {} mounts, {} tables of rules",
+            report.cgroups, report.processes, report.mounts, report.tables
         ));
     }
     report.left.iter().for_each(|sentence| log.warn(sentence));

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use faaster_funclet::InstanceId;
+use faaster_funclet::network::NetworkConfig;
 use faaster_function::RuntimeSpec;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
@@ -77,6 +78,8 @@ pub(crate) struct Start {
     pub init: std::path::PathBuf,
     /// Directory of this run.
     pub directory: std::path::PathBuf,
+    /// `None`: containers have their loopback alone.
+    pub network: Option<NetworkConfig>,
 }
 
 /// Why a child could not be told how to start.
@@ -154,6 +157,7 @@ mod tests {
             init: "/init".into(),
             instance: InstanceId::try_from("0123abcd".to_owned()).unwrap(),
             directory: "/run/x".into(),
+            network: None,
         };
         let (here, there) = link::pair().unwrap();
         let fds = vec![here.as_fd(); RECORD_FDS_MAX + 2];

@@ -33,7 +33,7 @@ const OWN_FILES: [(&str, &str); 5] = [
 ];
 
 /// Files and directories of the host's /etc; a `*` at the end stands for any rest.
-const COPIED: [&str; 18] = [
+const COPIED: [&str; 17] = [
     "alternatives",
     "ca-certificates.conf",
     "fonts",
@@ -49,12 +49,13 @@ const COPIED: [&str; 18] = [
     "os-release",
     "php*",
     "protocols",
-    "resolv.conf",
     "services",
     "ssl",
 ];
 
-pub(super) fn fill(root: &OwnedFd) -> Result<(), RootfsError> {
+/// `resolv_conf` is a text of our own, too: the host's may name a resolver that is only the host's.
+pub(super) fn fill(root: &OwnedFd, resolv_conf: &str) -> Result<(), RootfsError> {
+    write_file(root, "etc/resolv.conf", resolv_conf.as_bytes())?;
     for (name, text) in OWN_FILES {
         write_file(root, &format!("etc/{name}"), text.as_bytes())?;
     }

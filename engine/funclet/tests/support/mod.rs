@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
+use faaster_funclet::network::{NetworkConfig, NetworkRequest, V6, prepare};
 use faaster_funclet::{FuncletConfig, InstanceId};
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{CallsAtOnce, RuntimeSpec};
 use faaster_patience::patience;
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header, LoadMeta};
 use faaster_protocol::funclet::{
-    Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request,
-    RuntimeIndex, SlotId, Ticket,
+    Claim, ClaimSource, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, NetworkMode, Placement,
+    Request, RuntimeIndex, SlotId, Ticket,
 };
 use faaster_sys::fdpass;
 use rustix::io::{Errno, FdFlags};
@@ -109,6 +110,8 @@ pub(crate) struct Options {
     pub(crate) runtimes: Vec<RuntimeSpec>,
     /// What the funclet's process finds as its /proc.
     pub(crate) proc: Proc,
+    /// `None`: containers have their loopback alone.
+    pub(crate) network: Option<NetworkMode>,
 }
 
 /// See [`Options::proc`].
@@ -128,6 +131,7 @@ impl Default for Options {
             boot_timeout: patience(faaster_limits::BOOT_TIMEOUT),
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
+            network: None,
         }
     }
 }
@@ -177,8 +181,11 @@ impl Node {
         let mut runtimes = options.runtimes;
         runtimes.iter_mut().for_each(|runtime| runtime.folder = runtime_folder.clone());
         let cores = faaster_sys::affinity::allowed_cores().unwrap();
+        let instance = InstanceId::try_from(id).unwrap();
+        let network =
+            options.network.map(|mode| prepare_network(mode, &instance, &run_dir, options.slots_max));
         let config = FuncletConfig {
-            instance: InstanceId::try_from(id).unwrap(),
+            instance,
             index: 0,
             count: 1,
             run_dir,
@@ -194,6 +201,7 @@ impl Node {
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
+            network,
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -336,6 +344,20 @@ impl Drop for Node {
     }
 }
 
+/// What the supervisor does; undone by the sweep.
+fn prepare_network(mode: NetworkMode, instance: &InstanceId, run_dir: &Path, slots: u32) -> NetworkConfig {
+    let request = NetworkRequest {
+        mode,
+        subnet: None,
+        mtu_bytes: None,
+        dns: vec![],
+        v6: V6::Auto,
+        slots,
+        closed_ports: vec![],
+    };
+    prepare(&request, instance, run_dir).unwrap().config
+}
+
 fn random() -> u32 {
     let mut bytes = [0; 4];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
@@ -444,6 +466,7 @@ impl Engine {
             pids_max: 32,
             tmp_mb: 512,
             deadline_ns: now_ns() + u64::try_from(patience(Duration::from_secs(20)).as_nanos()).unwrap(),
+            network: None,
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use faaster_protocol::funclet::{Event, Request};
+use faaster_protocol::funclet::{Claim, Event, NetworkMode, Request};
 
-use crate::support::{Instance, Node, Options, can_run, eventually, python};
+use crate::support::{Instance, Node, Options, can_run, eventually, provided, python};
 
 const ROUNDS: usize = 200;
 
@@ -81,6 +81,55 @@ fn claim_times() {
             times.killed.push(micros(began));
         }
         times.print(what);
+    }
+}
+
+/// Claims on a node with few and with many containers, each with its link; whether they want the mode that it has, or
+/// another. In a network namespace of its own: `unshare --net`.
+#[test]
+#[ignore = "prints times, and makes thousands of containers"]
+fn claim_times_by_links() {
+    if !can_run() {
+        return;
+    }
+    for (pool, network) in [
+        (10, None),
+        (10, Some(NetworkMode::Egress)),
+        (1000, None),
+        (1000, Some(NetworkMode::Egress)),
+        (2900, Some(NetworkMode::Egress)),
+    ] {
+        let began = Instant::now();
+        let mut node = Node::start(Options {
+            pool,
+            network,
+            slots_max: 2990,
+            memory_bytes: 64 << 30,
+            runtimes: vec![provided()],
+            ..Options::default()
+        });
+        let code = node.code(1, &[("bootstrap", "#!/bin/sh\nsleep 60\n")]);
+        eventually("the pool is full", || cold(&mut node) == pool);
+        println!("{pool} containers, {network:?}: made in {} ms", began.elapsed().as_millis());
+        let modes = if network.is_some() {
+            &[None, Some(NetworkMode::Full), Some(NetworkMode::None)][..]
+        } else {
+            &[None]
+        };
+        for mode in modes {
+            let mut attach = Vec::new();
+            for _ in 0..ROUNDS {
+                eventually("the pool is full", || cold(&mut node) == pool);
+                let claim = node.engine.claim_request(0, code);
+                let instance = node.engine.claim_with(Claim { network: *mode, ..claim });
+                attach.push(u64::from(instance.attach_us));
+                node.engine.kill(&instance);
+            }
+            print(&format!("{pool} containers, {network:?}, claims of {mode:?}: attach"), attach);
+        }
+        let began = Instant::now();
+        assert_eq!(node.stop(), 0);
+        println!("{pool} containers, {network:?}: ended in {} ms", began.elapsed().as_millis());
     }
 }
 

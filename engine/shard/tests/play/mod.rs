@@ -166,6 +166,7 @@ pub(crate) fn deployed(name: &str, concurrency: Concurrency, timeout_ms: u64) ->
         env: Default::default(),
         function_tag: 1,
         account_tag: 1,
+        network_mode: None,
     })
 }
 

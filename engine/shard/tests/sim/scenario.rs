@@ -60,6 +60,7 @@ impl Plan {
             env: Default::default(),
             function_tag: self.revision,
             account_tag: 1,
+            network_mode: None,
         })
     }
 }

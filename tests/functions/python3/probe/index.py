@@ -23,6 +23,8 @@ def outcome(action):
     try:
         action()
         return "done"
+    except TimeoutError:
+        return "ETIMEDOUT"
     except OSError as error:
         return errno.errorcode[error.errno]
 
@@ -73,10 +75,7 @@ def connect(address, seconds=2.0):
     def action():
         with socket.create_connection(tuple(address), seconds):
             pass
-    try:
-        return outcome(action)
-    except TypeError:
-        return "ETIMEDOUT"
+    return outcome(action)
 
 
 def network(event):

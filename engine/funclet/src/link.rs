@@ -1,0 +1,119 @@
+//! A container's link, from its birth to its claim.
+//!
+//! Owns: when a link is ordered, waited for and put into its function's mode. Must not know: how links are made
+//! ([`crate::network`]).
+//!
+//! The link is made while the runtime boots; a container is claimable when both are done. A claim finds the link in the
+//! node's default mode, and only one that wants another touches it.
+
+use std::os::fd::AsFd;
+
+use faaster_protocol::funclet::{Claim, Generation, NetworkMode, SlotId};
+use faaster_sys::pidfd::ProcessId;
+use rustix::io::Errno;
+
+use crate::funclet::{Funclet, FuncletError};
+use crate::network::{Inside, Link, NetworkError, Wired, WiringError};
+use crate::notice::{notice, with_causes};
+
+impl Funclet {
+    /// Has a link made for a container just born.
+    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation, pid: ProcessId) {
+        let Some(network) = &mut self.network else { return };
+        let link = match self.nursery.network_namespace(pid) {
+            Ok(namespace) => network.order(id, generation, namespace),
+            Err(errno) => {
+                notice(&self.config, &format!("a container has no namespace to make a link in: {errno}"));
+                Link::None
+            }
+        };
+        if link == Link::None && !network.wires_at_claims() {
+            notice(&self.config, "a container gets no network: too many links wait to be made");
+        }
+        if let Some(container) = self.slots.live(id, generation) {
+            container.link = link;
+        }
+    }
+
+    /// Links are there, or have come to nothing.
+    pub(crate) fn on_wired(&mut self) -> Result<(), FuncletError> {
+        let wired = self.network.as_mut().map(crate::network::Network::take_wired).unwrap_or_default();
+        for Wired { slot, generation, outcome } in wired {
+            // One that has ended meanwhile takes its link with it.
+            let Some(container) = self.slots.live(slot, generation) else { continue };
+            let Link::Coming { booted } = container.link else { continue };
+            match outcome {
+                Ok(attached) => {
+                    container.link = Link::There(attached.link, attached.mode);
+                    if let Some(unclaimed) = &mut container.unclaimed {
+                        unclaimed.inside = Some(Box::new(attached.inside));
+                    }
+                }
+                Err(error) => {
+                    container.link = Link::None;
+                    notice(&self.config, &format!("a container gets no network: {}", with_causes(&error)));
+                }
+            }
+            if booted {
+                self.become_cold(slot, generation)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a container's link the mode that a claim asks for. The inner error refuses the claim: the link may be more open
+    /// than the function wants.
+    pub(crate) fn set_mode(
+        &mut self,
+        claim: &Claim,
+        id: SlotId,
+        generation: Generation,
+        inside: Option<Box<Inside>>,
+    ) -> Result<Result<(), Errno>, FuncletError> {
+        let Some(network) = &mut self.network else { return Ok(Ok(())) };
+        let container = self.slots.live(id, generation).expect("it is being claimed");
+        let wanted = network.mode_of(claim.network);
+        match container.link {
+            Link::There(_, mode) if mode == wanted => Ok(Ok(())),
+            Link::There(link, _) => match network.regroup((id, generation), link, inside, wanted) {
+                Ok(()) => {
+                    container.link = Link::There(link, wanted);
+                    Ok(Ok(()))
+                }
+                Err(error) => {
+                    notice(&self.config, &format!("a claim fails: {}", with_causes(&error)));
+                    Ok(Err(error.errno()))
+                }
+            },
+            Link::None if wanted != NetworkMode::None && network.wires_at_claims() => {
+                let made = match self.nursery.network_namespace(container.pid) {
+                    Ok(namespace) => network.wire_now(id, generation, namespace.as_fd(), wanted),
+                    Err(errno) => Err(WiringError::Enter(errno)),
+                };
+                match made {
+                    Ok(attached) => container.link = Link::There(attached.link, wanted),
+                    Err(WiringError::Lost(errno)) => return Err(FuncletError::LostNamespace(errno)),
+                    Err(error) => {
+                        notice(
+                            &self.config,
+                            &format!("a container gets no network: {}", with_causes(&error)),
+                        );
+                    }
+                }
+                Ok(Ok(()))
+            }
+            Link::None => Ok(Ok(())),
+            Link::Coming { .. } => unreachable!("a container is claimable once its link is there"),
+        }
+    }
+}
+
+/// The funclet's network, or, with a notice, none.
+pub(crate) fn start_network(config: &crate::config::FuncletConfig) -> Option<crate::network::Network> {
+    let settings = config.network.as_ref()?;
+    let told = |error: &NetworkError| {
+        let text = format!("containers have their loopback alone: {}", with_causes(error));
+        notice(config, &text);
+    };
+    crate::network::Network::start(config, settings).inspect_err(told).ok()
+}

@@ -1,0 +1,299 @@
+//! The thread that makes links, and looks after the rules and what the host was set to.
+//!
+//! Owns: the thread, its orders and its answers. Must not know: containers.
+//!
+//! A thread, because the kernel configures networks under one lock: while it removes the links of many dead containers,
+//! making one takes up to 0.4 s, and claims must not wait for that. The thread starts no process and touches no state
+//! of the funclet's; its only per-thread state, the network namespace, is its own business.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Instant;
+
+use faaster_limits::{NETWORK_WATCH_INTERVAL, SLOTS_MAX};
+use faaster_netlink::nftables::{Chain, Hook, Policy, Table};
+use faaster_protocol::funclet::{Generation, NetworkMode, SlotId};
+use rustix::pipe::PipeFlags;
+
+use super::plan::{Place, Plan};
+use super::rules::{self, BASE_CHAINS, Surroundings};
+use super::wiring::{Attached, Wiring, WiringError};
+use super::{NetworkConfig, NetworkError, Opened, host};
+use crate::config::FuncletConfig;
+use crate::notice::{notice, with_causes};
+
+/// A link to be made.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub slot: SlotId,
+    pub generation: Generation,
+    pub place: Place,
+    pub namespace: OwnedFd,
+    pub mode: NetworkMode,
+}
+
+/// What became of an order.
+#[derive(Debug)]
+pub(crate) struct Wired {
+    pub slot: SlotId,
+    pub generation: Generation,
+    pub outcome: Result<Attached, WiringError>,
+}
+
+/// The funclet's end.
+#[derive(Debug)]
+pub(super) struct Wirer {
+    orders: SyncSender<Order>,
+    answers: Receiver<Wired>,
+    /// Has a byte in it when there are answers.
+    bell: OwnedFd,
+}
+
+impl Wirer {
+    /// Sets the rules, forgets what the kernel tracks of an earlier run's containers, and starts the thread.
+    ///
+    /// # Errors
+    /// There are no rules, so there must be no links.
+    pub(super) fn start(
+        config: &FuncletConfig,
+        settings: &NetworkConfig,
+        plan: Plan,
+    ) -> Result<Self, NetworkError> {
+        let mut wiring = Wiring::open(settings)?;
+        let mut guard = Guard::new(config, settings);
+        guard.write(&mut wiring)?;
+        wiring.forget_flows(|address| plan.holds(address))?;
+        let (orders, incoming) = sync_channel(SLOTS_MAX);
+        let (outgoing, answers) = channel();
+        let (bell, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| NetworkError::Thread(errno.into()))?;
+        let thread = Thread { wiring, guard, incoming, outgoing, rope };
+        std::thread::Builder::new()
+            .name("network".to_owned())
+            .spawn(move || thread.run())
+            .map_err(NetworkError::Thread)?;
+        Ok(Self { orders, answers, bell })
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// `false`: the thread has more to do than there are slots.
+    pub(super) fn order(&self, order: Order) -> bool {
+        self.orders.try_send(order).is_ok()
+    }
+
+    pub(super) fn take(&self) -> Vec<Wired> {
+        let mut bytes = [0; 64];
+        while rustix::io::read(&self.bell, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
+        self.answers.try_iter().collect()
+    }
+}
+
+struct Thread {
+    wiring: Wiring,
+    guard: Guard,
+    incoming: Receiver<Order>,
+    outgoing: Sender<Wired>,
+    rope: OwnedFd,
+}
+
+impl Thread {
+    /// Until the funclet's end of the channel is gone.
+    fn run(mut self) {
+        let mut due = Instant::now();
+        loop {
+            match self.incoming.recv_timeout(due.saturating_duration_since(Instant::now())) {
+                Ok(order) => self.carry_out(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= due {
+                self.guard.look(&mut self.wiring);
+                due = Instant::now() + NETWORK_WATCH_INTERVAL;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        let Order { slot, generation, place, namespace, mode } = order;
+        let outcome = self.wiring.wire(&place, namespace.as_fd(), mode);
+        if let Err(WiringError::Lost(_)) = outcome {
+            // Whatever this thread did now would be done to a container.
+            panic!("the network thread cannot come back from a container's namespace");
+        }
+        // A funclet that is gone needs no answer.
+        self.outgoing.send(Wired { slot, generation, outcome }).ok();
+        // A full pipe rings, too.
+        rustix::io::write(&self.rope, &[1]).ok();
+    }
+}
+
+/// Looks after what other people can change under us.
+struct Guard {
+    config: FuncletConfig,
+    settings: NetworkConfig,
+    table: Table,
+    /// What the rules were last written for.
+    written: Option<Surroundings>,
+    /// Foreign chains that have been complained of.
+    told: BTreeSet<String>,
+    /// The last complaint, which is not repeated.
+    complaint: String,
+}
+
+impl Guard {
+    fn new(config: &FuncletConfig, settings: &NetworkConfig) -> Self {
+        Self {
+            config: config.clone(),
+            settings: settings.clone(),
+            table: rules::table_of(config),
+            written: None,
+            told: BTreeSet::new(),
+            complaint: String::new(),
+        }
+    }
+
+    fn surroundings(&self, wiring: &mut Wiring) -> Result<Surroundings, NetworkError> {
+        let opened = &self.settings.opened;
+        // Once the whole host passes packets on, it is meant to: by somebody else, who has rules of his own.
+        let links = if host::forwards_v4() { Vec::new() } else { opened.links.clone() };
+        Ok(Surroundings {
+            networks: host::networks(wiring.route())?,
+            guarded: Opened { links, v6: opened.v6 },
+        })
+    }
+
+    fn write(&mut self, wiring: &mut Wiring) -> Result<(), NetworkError> {
+        let surroundings = self.surroundings(wiring)?;
+        let transaction =
+            rules::transaction(&self.table, &self.config.instance, &self.settings, &surroundings);
+        wiring.netfilter()?.commit(&transaction)?;
+        self.written = Some(surroundings);
+        Ok(())
+    }
+
+    fn look(&mut self, wiring: &mut Wiring) {
+        match self.look_at_all(wiring) {
+            Ok(()) => self.complaint.clear(),
+            Err(error) => {
+                let text = format!("the network's rules cannot be looked after: {}", with_causes(&error));
+                if text != self.complaint {
+                    notice(&self.config, &text);
+                    self.complaint = text;
+                }
+            }
+        }
+    }
+
+    fn look_at_all(&mut self, wiring: &mut Wiring) -> Result<(), NetworkError> {
+        let chains = wiring.netfilter()?.chains()?;
+        let ours =
+            |name: &&&str| chains.iter().any(|chain| is_ours(chain, &self.table) && chain.name == **name);
+        if BASE_CHAINS.iter().filter(ours).count() < BASE_CHAINS.len() {
+            self.write(wiring)?;
+            notice(&self.config, "somebody removed the network's rules (nft flush ruleset?); they are back");
+        } else if self.written.as_ref() != Some(&self.surroundings(wiring)?) {
+            self.write(wiring)?;
+        }
+        self.keep_open();
+        self.tell_of_foreign(&chains);
+        Ok(())
+    }
+
+    /// Somebody may have set back what answers to containers need: another engine at its end, say.
+    fn keep_open(&self) {
+        for link in &self.settings.opened.links {
+            if !host::forwards_v4() && !host::link_forwards(link) {
+                // A link that is gone has no switch, and needs none.
+                host::set_link_forwards(link, true).ok();
+            }
+        }
+        if self.settings.opened.v6 && !host::forwards_v6() {
+            host::set_forwards_v6(true).ok();
+        }
+    }
+
+    fn tell_of_foreign(&mut self, chains: &[Chain]) {
+        for sentence in foreign_drops(chains) {
+            if self.told.insert(sentence.clone()) {
+                notice(&self.config, &sentence);
+            }
+        }
+    }
+}
+
+fn is_ours(chain: &Chain, table: &Table) -> bool {
+    chain.family == table.family && chain.table == table.name.as_str()
+}
+
+/// A sentence on each chain of others that drops forwarded packets unless its rules let them pass; Docker makes one.
+pub(super) fn foreign_drops(chains: &[Chain]) -> Vec<String> {
+    let drops = |chain: &&Chain| {
+        chain.base.is_some_and(|base| base.hook == Hook::Forward && base.policy == Policy::Drop)
+            && rules::instance_of_table(chain).is_none()
+    };
+    let has_docker = chains.iter().any(|chain| chain.name == "DOCKER-USER");
+    chains.iter().filter(drops).map(|chain| foreign_sentence(chain, has_docker)).collect()
+}
+
+fn foreign_sentence(chain: &Chain, has_docker: bool) -> String {
+    use faaster_netlink::nftables::Family;
+    let family = match chain.family {
+        Family::Inet => "inet",
+        Family::Ipv4 => "ip",
+        Family::Ipv6 => "ip6",
+        Family::Other(_) => "bridge",
+    };
+    let at = format!("{family} {} {}", chain.table, chain.name);
+    let remedy = match (chain.table.as_str(), family) {
+        // iptables in its nftables form.
+        ("filter", "ip" | "ip6") => {
+            let tool = if family == "ip" { "iptables" } else { "ip6tables" };
+            let target = if has_docker && family == "ip" { "DOCKER-USER" } else { chain.name.as_str() };
+            format!("{tool} -I {target} -i faas+ -j ACCEPT; {tool} -I {target} -o faas+ -j ACCEPT")
+        }
+        _ => format!(
+            "nft insert rule {at} iifname \"faas*\" accept; nft insert rule {at} oifname \"faas*\" accept"
+        ),
+    };
+    format!(
+        "the chain `{at}` drops forwarded packets that its rules do not accept, containers' too; if functions do not \
+         reach the world, let theirs pass (faaster's own rules still hold): {remedy}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use faaster_netlink::nftables::{Base, Family};
+
+    use super::*;
+
+    fn chain(family: Family, table: &str, name: &str, hook: Hook, policy: Policy) -> Chain {
+        let base = Some(Base { hook, priority: 0, policy });
+        Chain { family, table: table.into(), name: name.into(), base, kind: "filter".into() }
+    }
+
+    #[test]
+    fn foreign_policies_are_named_with_their_remedy() {
+        let docker = [
+            chain(Family::Ipv4, "filter", "FORWARD", Hook::Forward, Policy::Drop),
+            Chain { base: None, ..chain(Family::Ipv4, "filter", "DOCKER-USER", Hook::Forward, Policy::Drop) },
+            chain(Family::Ipv4, "filter", "INPUT", Hook::Input, Policy::Drop),
+        ];
+        let told = foreign_drops(&docker);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("iptables -I DOCKER-USER -i faas+ -j ACCEPT"), "{told:?}");
+        let plain = [chain(Family::Inet, "theirs", "fwd", Hook::Forward, Policy::Drop)];
+        assert!(
+            foreign_drops(&plain)[0].contains("nft insert rule inet theirs fwd iifname \"faas*\" accept")
+        );
+        let harmless = [
+            chain(Family::Inet, "theirs", "fwd", Hook::Forward, Policy::Accept),
+            chain(Family::Inet, "faaster-0123abcd-0", "forward", Hook::Forward, Policy::Drop),
+        ];
+        assert!(foreign_drops(&harmless).is_empty());
+    }
+}

@@ -1,0 +1,271 @@
+//! One container's link: made, put into another group, taken back.
+//!
+//! Owns: the order of the messages. Must not know: threads, when links are made.
+//! Costs: docs/decisions.md. Every message waits for the kernel's one lock of network configuration.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use faaster_netlink::{
+    BatchError, Connection, Forwarding, Gateway, KernelError, LinkAddress, LinkChange, LinkIndex, LinkLocal,
+    LinkName, LinkState, Neighbour, NetlinkError, Protocol, Request, Route, Subnet, VethEnd, create_veth,
+    delete_link,
+};
+use faaster_protocol::funclet::NetworkMode;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::plan::{GATEWAY_V4, GATEWAY_V6, INNER_NAME, OUTER_MAC, Place, Use};
+use super::rules::group_of;
+use super::{NetworkConfig, NetworkError, host};
+
+/// The step of a container's network that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WiringError {
+    #[error("cannot enter a container's network namespace")]
+    Enter(#[source] Errno),
+    #[error("cannot come back from a container's network namespace")]
+    Lost(#[source] Errno),
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    #[error(transparent)]
+    Refused(#[from] KernelError),
+    #[error(transparent)]
+    Batch(#[from] Box<BatchError>),
+    #[error("a link that was just made is not there")]
+    Vanished,
+}
+
+impl WiringError {
+    /// The kernel's reason.
+    pub(crate) fn errno(&self) -> Errno {
+        match self {
+            Self::Enter(errno) | Self::Lost(errno) => *errno,
+            Self::Netlink(error) => error.kernel_errno().unwrap_or(Errno::IO),
+            Self::Refused(error) => error.errno,
+            Self::Batch(_) | Self::Vanished => Errno::IO,
+        }
+    }
+}
+
+/// The container's end, by which its addresses can be taken away.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    connection: Connection,
+    index: LinkIndex,
+}
+
+/// A link that is there.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// The host's end.
+    pub link: LinkIndex,
+    pub inside: Inside,
+    pub mode: NetworkMode,
+}
+
+/// Makes links. Belongs to one thread, which it moves between namespaces for a moment.
+#[derive(Debug)]
+pub(crate) struct Wiring {
+    route: Connection,
+    /// Opened when it is first needed.
+    netfilter: Option<Connection>,
+    own_namespace: OwnedFd,
+    mtu_bytes: u32,
+    link_local: LinkLocalKind,
+}
+
+/// Whether links would give themselves IPv6 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkLocalKind {
+    /// They must be told not to.
+    Quiet,
+    /// They have no IPv6, and the kernel no word for it.
+    Unknown,
+}
+
+impl Wiring {
+    /// For the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// There is no netlink.
+    pub(crate) fn open(settings: &NetworkConfig) -> Result<Self, NetworkError> {
+        let path = "/proc/thread-self/ns/net";
+        let own_namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(NetworkError::Namespace)?;
+        let has_v6 = host::has_v6() && settings.mtu_bytes >= host::MTU_V6_MIN;
+        let link_local = if has_v6 { LinkLocalKind::Quiet } else { LinkLocalKind::Unknown };
+        Ok(Self {
+            route: Connection::open(Protocol::Route)?,
+            netfilter: None,
+            own_namespace,
+            mtu_bytes: settings.mtu_bytes,
+            link_local,
+        })
+    }
+
+    pub(crate) fn route(&mut self) -> &mut Connection {
+        &mut self.route
+    }
+
+    pub(crate) fn netfilter(&mut self) -> Result<&mut Connection, NetlinkError> {
+        let connection = match self.netfilter.take() {
+            Some(connection) => connection,
+            None => Connection::open(Protocol::Netfilter)?,
+        };
+        Ok(self.netfilter.insert(connection))
+    }
+
+    /// Makes the pair, and all that belongs to it at both ends.
+    ///
+    /// # Errors
+    /// The step that failed; the link is gone then.
+    pub(crate) fn wire(
+        &mut self,
+        place: &Place,
+        namespace: BorrowedFd<'_>,
+        mode: NetworkMode,
+    ) -> Result<Attached, WiringError> {
+        let mut inside = self.connect_inside(namespace)?;
+        if place.used == Use::Again {
+            // Or answers to the one that had the addresses before would come to this one.
+            for address in place.addresses() {
+                self.netfilter()?.forget_flows(address)?;
+            }
+        }
+        self.create(place, namespace, mode)?;
+        let made = self.set_up_outside(place).and_then(|link| {
+            let index = self.set_up_inside(place, &mut inside)?;
+            Ok(Attached { link, inside: Inside { connection: inside, index }, mode })
+        });
+        if made.is_err() {
+            // What is half made is of no use; without it the container has its loopback.
+            self.route.run(&delete_link(&place.name)).ok();
+        }
+        made
+    }
+
+    /// A connection whose socket belongs to the container's namespace for ever.
+    fn connect_inside(&self, namespace: BorrowedFd<'_>) -> Result<Connection, WiringError> {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace, kind).map_err(WiringError::Enter)?;
+        let connection = Connection::open(Protocol::Route);
+        move_into_link_name_space(self.own_namespace.as_fd(), kind).map_err(WiringError::Lost)?;
+        Ok(connection?)
+    }
+
+    fn create(
+        &mut self,
+        place: &Place,
+        namespace: BorrowedFd<'_>,
+        mode: NetworkMode,
+    ) -> Result<(), WiringError> {
+        let outer =
+            VethEnd::new(place.name.clone()).mac(OUTER_MAC).mtu_bytes(self.mtu_bytes).group(group_of(mode));
+        let inner = VethEnd::new(LinkName::new(INNER_NAME).expect("a name"))
+            .mac(place.mac)
+            .mtu_bytes(self.mtu_bytes)
+            .namespace(namespace);
+        let request = create_veth(&outer, &inner);
+        match self.route.run(&request) {
+            Err(NetlinkError::Kernel(error)) if error.errno == Errno::EXIST => {
+                // The last one of this name, whose namespace the kernel has not come round to yet.
+                self.route.run(&delete_link(&place.name))?;
+                self.route.run(&request)?;
+            }
+            result => result?,
+        }
+        Ok(())
+    }
+
+    /// No address of its own by which something would listen there: [`LinkLocal::None`] before it is up.
+    fn quieten<'fd>(&self, change: LinkChange<'fd>) -> LinkChange<'fd> {
+        match self.link_local {
+            LinkLocalKind::Quiet => change.link_local(LinkLocal::None),
+            LinkLocalKind::Unknown => change,
+        }
+    }
+
+    fn set_up_outside(&mut self, place: &Place) -> Result<LinkIndex, WiringError> {
+        let link = self.route.link(&place.name)?.ok_or(WiringError::Vanished)?.index;
+        let change = self.quieten(LinkChange::new(link).forwarding_v4(Forwarding::On));
+        let mut requests = vec![change.request(), LinkChange::new(link).state(LinkState::Up).request()];
+        for address in place.addresses() {
+            requests.push(Neighbour::permanent(link, address, place.mac).set());
+            // The last container of these addresses may have left its route behind for a moment.
+            requests.push(Route::device(Subnet::host(address), link).replace());
+        }
+        all(&mut self.route, &requests)?;
+        Ok(link)
+    }
+
+    fn set_up_inside(&mut self, place: &Place, inside: &mut Connection) -> Result<LinkIndex, WiringError> {
+        let name = LinkName::new(INNER_NAME).expect("a name");
+        let index = inside.link(name)?.ok_or(WiringError::Vanished)?.index;
+        let mut requests = Vec::new();
+        if self.link_local == LinkLocalKind::Quiet {
+            requests.push(self.quieten(LinkChange::new(index)).request());
+        }
+        requests.push(LinkChange::new(index).state(LinkState::Up).request());
+        for address in place.addresses() {
+            let gateway = if address.is_ipv4() { GATEWAY_V4 } else { GATEWAY_V6 };
+            requests.push(LinkAddress::host(index, address).add());
+            requests.push(Neighbour::permanent(index, gateway, OUTER_MAC).set());
+            requests.push(Route::default_via(Gateway::OnLink(gateway), index).add());
+        }
+        all(inside, &requests)?;
+        Ok(index)
+    }
+
+    /// Puts a link into the group of another mode.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn regroup(&mut self, link: LinkIndex, mode: NetworkMode) -> Result<(), WiringError> {
+        Ok(self.route.run(&LinkChange::new(link).group(group_of(mode)).request())?)
+    }
+
+    /// Forgets what the kernel tracks of addresses that are ours to give; of an earlier run's containers, that is.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn forget_flows(&mut self, is_ours: impl Fn(IpAddr) -> bool) -> Result<(), NetlinkError> {
+        let netfilter = self.netfilter()?;
+        let flows = netfilter.flows()?;
+        let ours = flows.iter().filter(|flow| is_ours(flow.original.source) || is_ours(flow.reply.source));
+        let requests: Vec<Request<'_>> = ours.map(faaster_netlink::Flow::delete).collect();
+        for outcome in netfilter.run_all(&requests).map_err(|error| error.source)? {
+            match outcome {
+                Err(error) if error.errno != Errno::NOENT => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inside {
+    /// Leaves the container with its loopback addresses: what it sends then is refused at once, by its own kernel side.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub(crate) fn remove_addresses(&mut self, place: &Place) -> Result<(), WiringError> {
+        let mut requests = Vec::new();
+        for address in place.addresses() {
+            // With the last address of IPv4 go its routes; those of IPv6 stay.
+            if address.is_ipv6() {
+                requests.push(Route::default_via(Gateway::OnLink(GATEWAY_V6), self.index).delete());
+            }
+            requests.push(LinkAddress::host(self.index, address).delete());
+        }
+        all(&mut self.connection, &requests)
+    }
+}
+
+fn all(connection: &mut Connection, requests: &[Request<'_>]) -> Result<(), WiringError> {
+    for outcome in connection.run_all(requests)? {
+        outcome?;
+    }
+    Ok(())
+}
