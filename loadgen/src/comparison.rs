@@ -95,7 +95,9 @@ const METRICS: [Metric; 6] = [
 
 /// Compares contenders with the first of them.
 pub fn compare(contenders: &[Contender]) -> Comparison {
-    let basis = if contenders.iter().all(|it| it.runs.len() == 1) { Basis::Seconds } else { Basis::Runs };
+    // A run of less than a second has no whole one to compare.
+    let has_seconds = |it: &Contender| matches!(&it.runs[..], [run] if run.seconds.len() > 1);
+    let basis = if contenders.iter().all(has_seconds) { Basis::Seconds } else { Basis::Runs };
     let rows = METRICS.iter().filter_map(|metric| row(metric, contenders, basis)).collect();
     let runs = contenders
         .iter()
@@ -227,6 +229,12 @@ pub(crate) mod tests {
         assert_eq!(found.rows[1].cells[1].verdict, "not told apart");
         let text = found.text();
         assert!(text.contains("a: 5 runs, 5 of them valid") && text.contains("1.499 x"), "{text}");
+    }
+
+    #[test]
+    fn runs_that_are_shorter_than_a_second_are_compared_whole() {
+        let found = compare(&[contender("a", &[100.0]), contender("b", &[110.0])]);
+        assert_eq!((found.basis, found.rows[0].cells[1].median), (Basis::Runs, Some(110.0)));
     }
 
     #[test]

@@ -65,6 +65,18 @@ pub(crate) fn notice(config: &FuncletConfig, text: &str) {
     writeln!(out, "funclet {}: {text}", config.index).ok();
 }
 
+/// An error and what caused it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,16 +94,4 @@ mod tests {
         assert_eq!(pace.admit(at(8)), Fate::Said(100));
         assert_eq!(pace.admit(at(8)), Fate::Said(0));
     }
-}
-
-/// An error and what caused it.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
