@@ -40,13 +40,14 @@ fn claim() -> Claim {
         pids_max: 64,
         tmp_mb: 512,
         deadline_ns: u64::MAX,
+        network: None,
     }
 }
 
 /// Every kind byte, and some whole messages.
 pub fn seeds() -> Vec<Vec<u8>> {
     let (slot, generation) = (SlotId(3), Generation(4));
-    let mut seeds: Vec<Vec<u8>> = (0..8u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..9u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
     seeds.push(Request::Claim(claim()).encode().to_vec());
     seeds.push(Request::Kill { slot, generation }.encode().to_vec());
     seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
