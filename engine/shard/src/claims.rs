@@ -257,11 +257,9 @@ impl<R: Ring> Shard<R> {
         let (Some(channel), Some(log), true) = (descriptors.next(), descriptors.next(), wanted) else {
             self.kill_slot(funclet, slot, generation);
             self.functions.release_if_unused(index);
-            if let Some(function) = self.functions.try_get_mut(index)
-                && !function.queue.is_empty()
-            {
-                self.consider_starting(index);
-            }
+            // It may have stood where the newest revision needs one.
+            self.consider_starting(index);
+            self.keep_least(index);
             return;
         };
         let (channel, log) = (self.ring.adopt(channel), self.ring.adopt(log));

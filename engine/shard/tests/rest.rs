@@ -12,7 +12,7 @@ use std::time::Duration;
 use faaster_function::Deployed;
 use faaster_function::deployed::Concurrency;
 use faaster_protocol::frame::FrameType;
-use faaster_protocol::funclet::{End, Event, Generation, Refusal, Request, SlotId};
+use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, Request, SlotId};
 use faaster_shard::{Command, ShardId};
 use node::{Instance, Node};
 use play::{deployed, invocation};
@@ -193,6 +193,28 @@ fn a_function_keeps_its_least_instances_whatever_happens() {
     node.pass(10 * SECOND);
     drop(second);
     assert!(matches!(node.next_request(), Some(Request::Kill { .. })), "of the older revision");
+}
+
+#[test]
+fn a_redeploy_while_the_least_ones_are_being_claimed_gets_its_own() {
+    let mut node = Node::new();
+    deploy(&mut node, function(1));
+    deploy(&mut node, Deployed { revision: 99, ..function(1) });
+    let Some(Request::Claim(old)) = node.next_request() else { panic!("of the older revision") };
+    assert_eq!(node.next_request(), None, "it counts until it is answered");
+    let event = Event::Claimed {
+        ticket: old.ticket,
+        slot: SlotId(7),
+        generation: GENERATION,
+        pid: 1,
+        source: ClaimSource::Pool,
+        claim_us: 1,
+        attach_us: 1,
+    };
+    node.tell(&event, Vec::new());
+    assert_eq!(node.next_request(), Some(Request::Kill { slot: SlotId(7), generation: GENERATION }));
+    let _newest = node.start();
+    assert_eq!(node.audit().functions[0].serving, 1);
 }
 
 #[test]
