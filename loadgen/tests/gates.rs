@@ -3,53 +3,17 @@
 //! Owns: a null server per test. The thresholds are tested where they are (`src/gates.rs`).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[allow(dead_code, reason = "shared with tests that use more of it")]
+mod server;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
 
-use faaster_sys::pidfd::{PidFd, ProcessId};
 use serde_json::Value;
+use server::{Server, run};
 
-const LOADGEN: &str = env!("CARGO_BIN_EXE_loadgen");
-
-/// A null server on a unix socket that ends with the test.
-struct NullServer {
-    child: Child,
-    pidfd: PidFd,
-    url: String,
-    _directory: tempfile::TempDir,
-}
-
-impl NullServer {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let address = format!("unix:{}", directory.path().join("socket").display());
-        let mut child = Command::new(LOADGEN)
-            .args(["null-server", "--listen", &address])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let pidfd = PidFd::open(ProcessId::new(i32::try_from(child.id()).unwrap()).unwrap()).unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Self { child, pidfd, url: format!("{address}:/"), _directory: directory }
-    }
-
-    fn run(&self, flags: &[&str]) -> Output {
-        Command::new(LOADGEN).arg("run").args(flags).arg(&self.url).output().unwrap()
-    }
-
-    fn result(&self, flags: &[&str]) -> Value {
-        let output = self.run(&[&["--json"], flags].concat());
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-impl Drop for NullServer {
-    fn drop(&mut self) {
-        self.pidfd.kill().unwrap();
-        self.child.wait().unwrap();
-    }
+/// As [`server::result`], with the warm-up that the flags name.
+fn result(server: &Server, flags: &[&str]) -> Value {
+    serde_json::from_slice(&run(&server.url, &[&["--json"], flags].concat()).stdout).unwrap()
 }
 
 fn gate<'r>(result: &'r Value, name: &str) -> &'r Value {
@@ -58,9 +22,9 @@ fn gate<'r>(result: &'r Value, name: &str) -> &'r Value {
 
 #[test]
 fn every_run_says_how_each_of_the_ten_stands() {
-    let server = NullServer::start();
+    let server = Server::start(&[]);
     for (rate, of_the_schedule) in [(&[][..], "not_applicable"), (&["-r", "1000"], "passed")] {
-        let result = server.result(&[&["-n", "1000", "-w", "10ms"], rate].concat());
+        let result = result(&server, &[&["-n", "1000", "-w", "10ms"], rate].concat());
         let numbers: BTreeSet<u64> =
             result["gates"].as_array().unwrap().iter().map(|gate| gate["number"].as_u64().unwrap()).collect();
         assert_eq!(numbers, (1..=10).collect());
@@ -74,10 +38,10 @@ fn every_run_says_how_each_of_the_ten_stands() {
 
 #[test]
 fn a_server_that_may_use_the_generators_core_is_told() {
-    let server = NullServer::start();
+    let server = Server::start(&[]);
     // Many requests: only cores of threads that did something count, and that is told in ticks of 10 ms.
     let pid = server.child.id().to_string();
-    let result = server.result(&["-n", "100000", "-c", "20", "--pid", &pid]);
+    let result = result(&server, &["-n", "100000", "-c", "20", "--pid", &pid]);
     let cpu = gate(&result, "cpu");
     assert_eq!(cpu["state"], "broken", "{cpu}");
     assert!(cpu["detail"].as_str().unwrap().contains("the server may run on the generator's cores"), "{cpu}");
@@ -86,9 +50,9 @@ fn a_server_that_may_use_the_generators_core_is_told() {
 
 #[test]
 fn a_closed_loop_tells_a_rate_and_no_latencies() {
-    let server = NullServer::start();
+    let server = Server::start(&[]);
     let text = |flags: &[&str]| {
-        let output = server.run(&[&["-n", "2000", "-w", "10ms"], flags].concat());
+        let output = run(&server.url, &[&["-n", "2000", "-w", "10ms"], flags].concat());
         String::from_utf8(output.stdout).unwrap()
     };
     let closed = text(&[]);
@@ -96,13 +60,13 @@ fn a_closed_loop_tells_a_rate_and_no_latencies() {
     let on_request = text(&["--closed-times"]);
     assert!(on_request.contains("p50") && on_request.contains("do not quote"), "{on_request}");
     assert!(text(&["-r", "10000"]).contains("p50"));
-    assert_eq!(server.result(&["-n", "100"])["latency"]["intended_to_done"], Value::Null);
+    assert_eq!(result(&server, &["-n", "100"])["latency"]["intended_to_done"], Value::Null);
 }
 
 #[test]
 fn every_result_discloses_machine_and_load() {
-    let server = NullServer::start();
-    let result = server.result(&["-n", "100", "-c", "3", "-p", "2", "-r", "5000"]);
+    let server = Server::start(&[]);
+    let result = result(&server, &["-n", "100", "-c", "3", "-p", "2", "-r", "5000"]);
     let environment = &result["environment"];
     for told in ["kernel", "cpu", "governor", "clock_source", "load_average"] {
         assert!(!environment[told].as_str().unwrap().is_empty(), "{told}: {environment}");
