@@ -2,14 +2,12 @@
 
 import http.server
 import json
-import os
 import socket
 import subprocess
 import threading
 import types
-from pathlib import Path
 
-from support.node import ROOT, clean_environment
+from support.node import built, clean_environment
 from support.wait import PATIENCE_S
 
 VALID, FAILED, REFUSED, INVALID = range(4)
@@ -17,12 +15,7 @@ VALID, FAILED, REFUSED, INVALID = range(4)
 
 def program():
     """The loadgen program under test."""
-    given = os.environ.get("LOADGEN_BIN")
-    choices = [given] if given else [ROOT / "target" / profile / "loadgen" for profile in ("release", "debug")]
-    for choice in choices:
-        if Path(choice).is_file():
-            return str(choice)
-    raise AssertionError("no loadgen program: run tests/run, or build it and set LOADGEN_BIN")
+    return built("loadgen", "LOADGEN_BIN")
 
 
 def start(*arguments, env=None, **options):

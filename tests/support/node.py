@@ -19,14 +19,19 @@ from support.wait import PATIENCE_S, TIME_FACTOR, patience, timeout, until
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def program():
-    """The faaster program under test."""
-    given = os.environ.get("FAASTER_BIN")
-    choices = [given] if given else [ROOT / "target" / profile / "faaster" for profile in ("release", "debug")]
+def built(name, variable):
+    """A program of the workspace: the one that an environment variable names, or what is built, release before debug."""
+    given = os.environ.get(variable)
+    choices = [given] if given else [ROOT / "target" / profile / name for profile in ("release", "debug")]
     for choice in choices:
         if Path(choice).is_file():
             return str(choice)
-    raise AssertionError("no faaster program: run tests/run, or build it and set FAASTER_BIN")
+    raise AssertionError(f"no {name} program: run tests/run, or build it and set {variable}")
+
+
+def program():
+    """The faaster program under test."""
+    return built("faaster", "FAASTER_BIN")
 
 
 def clean_environment(**extra):
