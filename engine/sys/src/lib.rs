@@ -15,6 +15,7 @@ pub mod fdpass;
 pub mod gauge;
 pub mod inherited;
 pub mod mount;
+pub mod nested;
 pub mod pidfd;
 pub mod ring;
 pub mod seccomp;
