@@ -14,6 +14,7 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod forks;
 mod funclet;
 mod hello;
 mod ledger;

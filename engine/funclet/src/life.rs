@@ -34,7 +34,8 @@ impl Funclet {
         let group = format!("s{}g{}", id.0, generation.0);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
-        let order = Order { runtime, group: &group, uid };
+        self.prepare_entrance(runtime, now);
+        let order = Order { runtime, group: &group, uid, entrance: self.entrance(runtime, id, now) };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
             Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
             Err(error) => {
@@ -56,7 +57,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, status, channel, log, tmp, limits, steps } = born;
+        let Born { pid, pidfd, status, channel, log, tmp, limits, steps, passage } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -78,6 +79,7 @@ impl Funclet {
                 limits,
                 hello: HelloReader::default(),
                 steps,
+                passage,
                 stage: Stage::Assembling,
                 inside: None,
             }),
@@ -124,6 +126,7 @@ impl Funclet {
                 }
             }
             Record::Assembled => self.on_assembled(id, generation),
+            Record::Adopting => self.want_fork(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {
