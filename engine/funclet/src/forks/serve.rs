@@ -10,7 +10,7 @@ use faaster_sys::child::REPORT_FAILED;
 use faaster_sys::fdpass;
 use rustix::io::Errno;
 
-use super::birth::{ServerOrder, send_order};
+use super::birth::{Hurry, ServerOrder, send_order};
 use super::{Change, ForkServer, Live, Place, State};
 use crate::birth::{BOOT_SHARE, BirthError, Entrance};
 use crate::cgroup::{Group, Limits, Removal};
@@ -132,8 +132,12 @@ impl Funclet {
             else {
                 continue;
             };
+            let hurry = match self.waiting.count_for_container(runtime) {
+                0 => Hurry::No,
+                _ => Hurry::Yes,
+            };
             let live = server.live.as_mut().expect("a ready server is alive");
-            match send_order(&live.born.control, &container.pidfd, &passage) {
+            match send_order(&live.born.control, &container.pidfd, &passage, hurry) {
                 Ok(()) => {
                     live.under_way += 1;
                     live.forks += 1;
