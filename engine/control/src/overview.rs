@@ -393,7 +393,22 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
 }
 
 /// A funclet in `/v1/node`.
-pub(crate) fn funclet(index: u16, node: &NodeInfo) -> serde_json::Value {
+pub(crate) fn funclet(index: u16, description: &Description, runtimes: &[RuntimeSpec]) -> serde_json::Value {
+    let node = &description.node;
+    let pools: Vec<_> = description
+        .pools
+        .iter()
+        .filter_map(|pool| {
+            let spec = runtimes.get(usize::from(pool.runtime.0))?;
+            Some(serde_json::json!({
+                "Runtime": spec.name,
+                "Floor": pool.floor,
+                "Target": pool.target,
+                "Cold": pool.cold,
+                "Creating": pool.creating,
+            }))
+        })
+        .collect();
     serde_json::json!({
         "Funclet": index,
         "MemoryCapacityBytes": node.memory_capacity_bytes,
@@ -408,6 +423,7 @@ pub(crate) fn funclet(index: u16, node: &NodeInfo) -> serde_json::Value {
         "ClaimsRefusedTotal": node.claims_refused_total,
         "RequestsIgnoredTotal": node.requests_ignored_total,
     })
+        "Pools": pools,
 }
 
 /// A language in `/v1/node`.

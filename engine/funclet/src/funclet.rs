@@ -14,7 +14,7 @@ use faaster_sys::fdpass;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::aside::Aside;
+use crate::aside::{Alarm, Aside};
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
@@ -78,6 +78,8 @@ pub(crate) enum Timer {
     Claim(WaitingId),
     /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
     Shortage,
+    /// Demand may have been so long ago that pools fall.
+    Demand,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
     Retry,
 }
@@ -116,6 +118,8 @@ pub(crate) struct Funclet {
     pub(crate) rate: Rate,
     pub(crate) timers: Timers<Timer>,
     pub(crate) pools: Vec<Pool>,
+    /// Whether a timer looks at their demand.
+    pub(crate) demand_alarm: Alarm,
     pub(crate) aside: Aside,
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
@@ -192,6 +196,7 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
+            demand_alarm: Alarm::Wanted,
             aside: Aside::new(),
             migrating: None,
             waiting_sequence: 0,
@@ -269,6 +274,7 @@ impl Funclet {
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
+            Timer::Demand => self.on_demand_alarm(now),
             Timer::Retry => {
                 self.removal_due = true;
                 self.give_up_on_old_removals(now);
@@ -289,8 +295,11 @@ impl Funclet {
             self.remove_dead_groups();
             return Ok(());
         }
-        if let Some(runtime) = self.next_birth(Nanos::now()) {
+        let now = Nanos::now();
+        if let Some(runtime) = self.next_birth(now) {
             self.give_birth(runtime);
+        } else if let Some((id, generation)) = self.next_surplus(now) {
+            self.end(id, generation, Ending::Evicted);
         }
         Ok(())
     }
@@ -298,11 +307,16 @@ impl Funclet {
     fn has_work(&self, now: Nanos) -> bool {
         self.memory_returned
             || !self.descriptions.is_empty()
-            || !self.is_migrating(now) && (self.removal_due || self.next_birth(now).is_some())
+            || !self.is_migrating(now)
+                && (self.removal_due || self.next_birth(now).is_some() || self.next_surplus(now).is_some())
     }
 
     fn is_migrating(&self, now: Nanos) -> bool {
         self.migrating.is_some_and(|(_, _, since)| now < since.after(MIGRATION_WAIT))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     fn next_birth(&self, now: Nanos) -> Option<usize> {
@@ -310,7 +324,8 @@ impl Funclet {
             return None;
         }
         let refill = if now < self.quiet_until { Refill::Low } else { Refill::All };
-        pool::next_to_make(&self.pools, refill, |runtime| self.waiting.count_for_container(runtime), now)
+        let waiting = |runtime| self.waiting.count_for_container(runtime);
+        pool::next_to_make(&self.pools, refill, waiting, self.births_at_once(), now)
     }
 
     fn on_link(&mut self) {

@@ -14,6 +14,7 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod demand;
 mod funclet;
 mod hello;
 mod ledger;
@@ -27,6 +28,7 @@ pub mod probe;
 mod rootfs;
 mod serve;
 mod slots;
+mod stock;
 pub mod sweep;
 mod timers;
 

@@ -80,6 +80,8 @@ pub(crate) struct Config {
     /// `None`: the program that was shipped with this one.
     pub init: Option<PathBuf>,
     pub rootfs: Rootfs,
+    pub pool_max: u32,
+    pub pool_fall_after: Duration,
     pub network: Network,
     pub slots_max: u32,
     pub connections_max: usize,
@@ -227,7 +229,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
-        boot_timeout: r.one("boot_timeout", boot_timeout, |duration| value::show_duration(*duration)),
+        boot_timeout: r.one("boot_timeout", more_than_nothing, |duration| value::show_duration(*duration)),
         freeze_after: r.one("freeze_after", freeze_after, |after| {
             after.map_or_else(|| "never".to_owned(), value::show_duration)
         }),
@@ -253,6 +255,8 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
             "log_level",
             &[
                 ("error", LogLevel::Error),
+        pool_max: narrow(r.number("pool_max", 0, limits::SLOTS_MAX as u64)),
+        pool_fall_after: r.one("pool_fall_after", more_than_nothing, |after| value::show_duration(*after)),
                 ("warn", LogLevel::Warn),
                 ("info", LogLevel::Info),
                 ("debug", LogLevel::Debug),
@@ -322,7 +326,7 @@ fn account(text: &str) -> Result<AccountId, String> {
     })
 }
 
-fn boot_timeout(text: &str) -> Result<Duration, String> {
+fn more_than_nothing(text: &str) -> Result<Duration, String> {
     match value::duration(text, DURATION_MAX)? {
         Duration::ZERO => Err("must be more than nothing".to_owned()),
         duration => Ok(duration),

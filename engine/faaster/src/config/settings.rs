@@ -132,6 +132,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "egress",
         One,
         "What functions reach that name no mode: none, egress (the world) or full (this host and its networks, too); off: nobody anything",
+    row(
+        "pool_max",
+        "COUNT",
+        "64",
+        One,
+        "What demand may raise a runtime's prepared containers to, as far as memory and slots allow",
+    ),
+    row(
+        "pool_fall_after",
+        "DURATION",
+        "60s",
+        One,
+        "So long after the latest peak of demand a quarter of what it raised a pool by is given up, and again",
+    ),
     ),
     row(
         "network_subnet",
