@@ -79,7 +79,9 @@ class Node:
             f"--data={self.data}", f"--run={self.run}", f"--grace={grace}",
             f"--pool={POOLS}", f"--boot-timeout={patience(10)}s",
             # Tests compare the state at rest before and after; those of pools that grow say so.
-            "--pool-max=0", *arguments,
+            "--pool-max=0",
+            # On a machine that is emulated the default would end runtimes that are only slow.
+            f"--health-timeout={patience(5)}s", *arguments,
         ]
         self.env = env or {}
         # Words before the program: what starts it by exec.

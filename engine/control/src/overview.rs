@@ -383,6 +383,7 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
             "cold_starts_total": c.cold_starts_total,
             "instances_lost_total": c.instances_lost_total,
             "instances_frozen_total": c.instances_frozen_total,
+            "instances_unresponsive_total": c.instances_unresponsive_total,
             "mailbox_full_total": c.mailbox_full_total,
             "log_bytes_dropped_total": c.log_bytes_dropped_total,
             "buffers_exhausted_total": c.buffers_exhausted_total,
@@ -422,8 +423,8 @@ pub(crate) fn funclet(index: u16, description: &Description, runtimes: &[Runtime
         "ClaimsTotal": node.claims_total,
         "ClaimsRefusedTotal": node.claims_refused_total,
         "RequestsIgnoredTotal": node.requests_ignored_total,
-    })
         "Pools": pools,
+    })
 }
 
 /// A language in `/v1/node`.

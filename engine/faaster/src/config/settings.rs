@@ -95,6 +95,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         One,
         "The processes of an instance that has had no call for longer are stopped until the next; or never",
     ),
+    row(
+        "health_interval",
+        "DURATION",
+        "10s",
+        One,
+        "An idle runtime that was silent for longer is asked whether it still answers; or never",
+    ),
+    row(
+        "health_timeout",
+        "DURATION",
+        "5s",
+        One,
+        "One that does not answer within this is ended and replaced",
+    ),
     row("memory", "SIZE", "80%", One, "Memory of the node for functions: a size, or a part of the machine's"),
     row(
         "memory_overcommit",
@@ -118,20 +132,6 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Pairs,
         "Prepared containers to keep, by runtime; others as runtime.toml says",
     ),
-    row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
-    row(
-        "rootfs",
-        "[NAME=]WHAT",
-        "host",
-        Pairs,
-        "What containers see as /: host (the machine's own /usr, read-only), an imported root file system or a directory; for one runtime, or for all others",
-    ),
-    row(
-        "network",
-        "MODE",
-        "egress",
-        One,
-        "What functions reach that name no mode: none, egress (the world) or full (this host and its networks, too); off: nobody anything",
     row(
         "pool_max",
         "COUNT",
@@ -146,6 +146,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         One,
         "So long after the latest peak of demand a quarter of what it raised a pool by is given up, and again",
     ),
+    row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
+    row(
+        "rootfs",
+        "[NAME=]WHAT",
+        "host",
+        Pairs,
+        "What containers see as /: host (the machine's own /usr, read-only), an imported root file system or a directory; for one runtime, or for all others",
+    ),
+    row(
+        "network",
+        "MODE",
+        "egress",
+        One,
+        "What functions reach that name no mode: none, egress (the world) or full (this host and its networks, too); off: nobody anything",
     ),
     row(
         "network_subnet",
