@@ -92,6 +92,8 @@ fn spec(name: &str, names: &[&str], default_code: Option<PathBuf>) -> RuntimeSpe
         version: "1.2".into(),
         folder: format!("/runtimes/{name}").into(),
         argv: vec![format!("/usr/bin/{name}"), "/var/runtime/bootstrap".into()],
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: "index.handler".into(),

@@ -164,7 +164,7 @@ impl FuncletConfig {
         let known = |core: &u16| usize::from(*core) < CORES_MAX;
         require(self.all_cores.iter().all(known), format!("a core number is not below {CORES_MAX}"));
         require(
-            self.uid_of_slot(self.slots_max).is_some(),
+            self.uid_of_slot(self.slots_max).is_some() && self.uid_of_fork_server(RUNTIMES_MAX).is_some(),
             format!("uid_base {} leaves no room", self.uid_base),
         );
         for (name, path) in
@@ -183,7 +183,13 @@ impl FuncletConfig {
                 runtime.rootfs.as_ref().is_none_or(|path| path.is_absolute()),
                 format!("runtime {}'s root file system is not absolute", runtime.name),
             );
-            let clean = runtime.argv.iter().chain(runtime.env.keys()).chain(runtime.env.values());
+            let server = &runtime.fork_server;
+            require(
+                server.first().is_none_or(|program| program.starts_with('/')),
+                format!("runtime {} has no absolute path for its fork server", runtime.name),
+            );
+            let words = runtime.argv.iter().chain(server);
+            let clean = words.chain(runtime.env.keys()).chain(runtime.env.values());
             require(
                 !clean.into_iter().any(|text| text.contains('\0')),
                 format!("runtime {} has a zero byte", runtime.name),
@@ -196,6 +202,14 @@ impl FuncletConfig {
     pub fn uid_of_slot(&self, slot: u32) -> Option<u32> {
         let before = u32::from(self.index).checked_mul(self.slots_max)?.checked_add(slot)?;
         self.uid_base.checked_add(before.checked_mul(UIDS_PER_SLOT)?)
+    }
+
+    /// The one user id of a runtime's fork server: beyond all containers' of all funclets.
+    pub fn uid_of_fork_server(&self, runtime: usize) -> Option<u32> {
+        let ranges = u32::from(self.count).checked_mul(self.slots_max)?;
+        let server = usize::from(self.index).checked_mul(RUNTIMES_MAX)?.checked_add(runtime)?;
+        let beyond = self.uid_base.checked_add(ranges.checked_mul(UIDS_PER_SLOT)?)?;
+        beyond.checked_add(u32::try_from(server).ok()?)
     }
 
     /// Bytes that may be promised to functions.

@@ -1,7 +1,7 @@
 //! Whether a runtime that has nothing to do would still answer.
 //!
 //! Owns: when one is asked, and when its silence is its end. Must not know: what a runtime does with a ping.
-//! Only an idle instance is asked, and only one that said that it answers (docs/protocol.md section 10). A call that comes
+//! Only an idle instance is asked, and only one that said that it answers (docs/protocol.md section 11). A call that comes
 //! meanwhile is sent behind the ping as always: a runtime answers the ping first, so the call waits for nothing.
 
 use std::time::Duration;

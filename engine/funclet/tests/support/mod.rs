@@ -148,6 +148,8 @@ pub(crate) fn python() -> RuntimeSpec {
         version: String::new(),
         folder: PathBuf::new(),
         argv: ["/usr/bin/python3", "-I", "-S", "/var/runtime/boot.py"].map(str::to_owned).into(),
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: String::new(),
