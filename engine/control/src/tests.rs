@@ -12,8 +12,8 @@ use base64::Engine as _;
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{AccountId, CallsAtOnce, Deployed, RuntimeSpec};
 use faaster_protocol::funclet::{
-    Event, Generation, MESSAGE_BYTES, NetworkMode, NodeInfo, Request, RuntimeIndex, SlotId, SlotInfo,
-    SlotState,
+    Event, Generation, MESSAGE_BYTES, NetworkMode, NodeInfo, PoolInfo, Request, RuntimeIndex, SlotId,
+    SlotInfo, SlotState,
 };
 use faaster_shard::api::{Counters, InstanceReport, Phases, ShardReport};
 use faaster_shard::{Command, ShardId};

@@ -14,7 +14,7 @@ use faaster_sys::{fdpass, fdtable};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::aside::Aside;
+use crate::aside::{Alarm, Aside};
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
@@ -83,6 +83,8 @@ pub(crate) enum Timer {
     Claim(WaitingId),
     /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
     Shortage,
+    /// Demand may have been so long ago that pools fall.
+    Demand,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
     Retry,
 }
@@ -121,6 +123,8 @@ pub(crate) struct Funclet {
     pub(crate) rate: Rate,
     pub(crate) timers: Timers<Timer>,
     pub(crate) pools: Vec<Pool>,
+    /// Whether a timer looks at their demand.
+    pub(crate) demand_alarm: Alarm,
     /// By runtime.
     pub(crate) fork_servers: Vec<Option<ForkServer>>,
     pub(crate) aside: Aside,
@@ -201,6 +205,7 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
+            demand_alarm: Alarm::Wanted,
             fork_servers,
             aside: Aside::new(),
             migrating: None,
@@ -281,6 +286,7 @@ impl Funclet {
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
+            Timer::Demand => self.on_demand_alarm(now),
             Timer::Retry => {
                 self.removal_due = true;
                 self.give_up_on_old_removals(now);
@@ -308,6 +314,8 @@ impl Funclet {
             self.start_fork_server(runtime);
         } else if let Some(runtime) = self.next_birth(now) {
             self.give_birth(runtime);
+        } else if let Some((id, generation)) = self.next_surplus(now) {
+            self.end(id, generation, Ending::Evicted);
         }
         Ok(())
     }
@@ -318,6 +326,7 @@ impl Funclet {
             || !self.is_migrating(now)
                 && (self.removal_due
                     || self.next_birth(now).is_some()
+                    || self.next_surplus(now).is_some()
                     || self.stopping.is_none() && self.fork_server_due(now).is_some())
     }
 
@@ -325,12 +334,17 @@ impl Funclet {
         self.migrating.is_some_and(|(_, _, since)| now < since.after(MIGRATION_WAIT))
     }
 
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
+    }
+
     fn next_birth(&self, now: Nanos) -> Option<usize> {
         if self.stopping.is_some() || self.slots.free_count() == 0 {
             return None;
         }
         let refill = if now < self.quiet_until { Refill::Low } else { Refill::All };
-        pool::next_to_make(&self.pools, refill, |runtime| self.waiting.count_for_container(runtime), now)
+        let waiting = |runtime| self.waiting.count_for_container(runtime);
+        pool::next_to_make(&self.pools, refill, waiting, self.births_at_once(), now)
     }
 
     fn on_link(&mut self) {

@@ -14,6 +14,7 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod demand;
 mod forks;
 mod funclet;
 mod hello;
@@ -28,6 +29,7 @@ pub mod probe;
 mod rootfs;
 mod serve;
 mod slots;
+mod stock;
 pub mod sweep;
 mod timers;
 

@@ -13,6 +13,7 @@ use crate::birth::{BOOT_SHARE, Born, Order};
 use crate::cgroup::{CpuShare, FinalUsage, Removal};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
 use crate::network::Link;
@@ -260,6 +261,7 @@ impl Funclet {
         }
         let runtime = container.runtime;
         self.pools[runtime].booted(id, generation);
+        self.on_demand(runtime, Happening::Prepared);
         match self.waiting.pop_for_container(runtime) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
             None if self.pools[runtime].is_overfull() => {
@@ -399,6 +401,7 @@ impl Funclet {
             match self.cgroups.remove(group) {
                 Ok(Removal::Gone) => {
                     self.slots.replace(*id, Slot::Free);
+                    self.set_targets();
                 }
                 Ok(Removal::Busy) => is_busy = true,
                 Err(error) => {

@@ -262,6 +262,10 @@ pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// After a claim, a pool that is at least half full is refilled only after this long without another: booting an interpreter
 /// takes the core that the claimed one needs for its first answer.
 pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
+/// Prepared containers that demand may raise one runtime's pool to, unless the configuration says otherwise.
+pub const POOL_MAX_DEFAULT: u32 = 64;
+/// A quarter of what demand raised a pool by is given up so long after the latest peak, unless the configuration says otherwise.
+pub const POOL_FALL_AFTER: Duration = Duration::from_secs(60);
 /// Claims that wait in one funclet, for memory or for a container.
 pub const CLAIMS_WAITING_MAX: usize = 1024;
 /// Longest that a claim may wait, whatever deadline it names.

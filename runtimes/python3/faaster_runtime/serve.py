@@ -38,7 +38,7 @@ def _run(channel, task_dir, core_modules):
     handler = _load(channel, about, task_dir, core_modules)
     channel.make_call = context.function_context(about)
     post = execute.make_post(channel, finish_lines)
-    channel.out.append(frame(READY, 0))
+    channel.out.append(frame(READY, 0, meta=b'{"features":["ping"]}'))
     channel.flush()
 
     end = lambda reason: _end(channel, reason)

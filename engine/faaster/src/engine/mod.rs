@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Shards, Store, StoreError};
 use faaster_limits::DESCRIPTORS_EXPECTED;
-use faaster_shard::api::InstancePlacement;
+use faaster_shard::api::{HealthRule, InstancePlacement};
 use faaster_shard::mailbox::CommandSender;
 use faaster_shard::{Packet, Port, Prepared, ShardConfig, ShardId, network};
 use faaster_store::registry::RegistryError;
@@ -177,6 +177,9 @@ fn shard_settings(config: &Config) -> ShardConfig {
         http_trigger: config.http_trigger,
         max_runtime_idle: config.max_runtime_idle,
         freeze_after: config.freeze_after,
+        health: config
+            .health_interval
+            .map(|interval| HealthRule { interval, timeout: config.health_timeout }),
         placement: match config.placement {
             Placement::HomeCore => InstancePlacement::HomeCore,
             Placement::Free => InstancePlacement::Free,
