@@ -78,6 +78,7 @@ fn settings(start: &Start, index: u16) -> FuncletConfig {
         all_cores: config.cores.clone(),
         pool: None,
         network: start.network.clone(),
+        fault_points: config.fault_points.clone(),
     }
 }
 

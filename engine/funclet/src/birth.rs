@@ -24,6 +24,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::cgroup::{Backend, CgroupError, CpuShare, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
+use crate::fault::{FaultPoint, Faults};
 use crate::rootfs::proc::{ProcMask, ProcMount};
 use crate::rootfs::{NEW, Rootfs};
 
@@ -81,6 +82,7 @@ pub(crate) struct Nursery {
     /// procfs of the pid namespace that we are in.
     proc: OwnedFd,
     runtimes: Vec<Prepared>,
+    faults: Faults,
 }
 
 /// Command line and environment of a runtime's init.
@@ -122,7 +124,11 @@ impl Nursery {
     ///
     /// # Errors
     /// What cannot be opened.
-    pub(crate) fn open(init_path: &std::path::Path, runtimes: &[RuntimeSpec]) -> Result<Self, BirthError> {
+    pub(crate) fn open(
+        init_path: &std::path::Path,
+        runtimes: &[RuntimeSpec],
+        faults: Faults,
+    ) -> Result<Self, BirthError> {
         let open = |path: &std::path::Path, what, flags: OFlags| {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|source| BirthError::Descriptor { what, source })
@@ -134,7 +140,7 @@ impl Nursery {
             PidFd::of_self().map_err(|source| BirthError::Descriptor { what: "our own pidfd", source })?;
         let filters = filters_file()?;
         let runtimes = runtimes.iter().map(Prepared::new).collect();
-        Ok(Self { null, init, filters, own_pidfd, proc, runtimes })
+        Ok(Self { null, init, filters, own_pidfd, proc, runtimes, faults })
     }
 
     /// Makes a container and lets it go; it boots on its own from here.
@@ -148,20 +154,25 @@ impl Nursery {
         rootfs: &Rootfs,
     ) -> Result<Born, BirthError> {
         let mut group = cgroups.create(order.group)?;
+        self.faults.at(FaultPoint::CreateCgroups);
         let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
         cgroups.write_limits(&mut group.limits, &boot)?;
+        self.faults.at(FaultPoint::CreateLimits);
         let ends = Ends::make(order.uid)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
             .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
+        self.faults.at(FaultPoint::CreateEnds);
         let (child, steps) =
             self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
+        self.faults.at(FaultPoint::CreateCloned);
         if let Err(error) = self.let_go(&child, order.uid, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
             child.pidfd.reap().ok();
             return Err(error);
         }
+        self.faults.at(FaultPoint::CreateGone);
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, .. } = ends;
         Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
@@ -229,6 +240,10 @@ impl Nursery {
                 environment: &prepared.environment,
             },
         ]);
+        let fault = self.faults.in_birth();
+        if let Some(fault) = &fault {
+            fault.put_into(&mut steps, parent);
+        }
         let birth = Birth {
             namespaces: Namespaces::Own,
             cgroup: birth.map(|dir| dir.as_fd()),
@@ -248,6 +263,7 @@ impl Nursery {
                 .and_then(|file| rustix::io::write(&file, map.as_bytes()))
                 .map_err(|source| BirthError::IdMap { what, source })?;
         }
+        self.faults.at(FaultPoint::CreateMapped);
         match proc {
             ProcMount::Inside => fdpass::send_with_fds(go, b"g", &[])
                 .map(drop)
@@ -266,6 +282,7 @@ impl Nursery {
         let birth =
             Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
         let helper = birth.start();
+        self.faults.at(FaultPoint::CreateHelper);
         // Whatever happened: our own children are to be born in our own namespace again.
         self.own_pidfd.enter_pid_namespace_for_children().map_err(failed)?;
         let helper = helper.map_err(failed)?;

@@ -100,6 +100,9 @@ pub struct FuncletConfig {
     /// `None`: containers have their loopback alone.
     #[serde(default)]
     pub network: Option<NetworkConfig>,
+    /// Folder by which tests end this funclet at named places.
+    #[serde(default)]
+    pub fault_points: Option<PathBuf>,
 }
 
 fn boot_timeout_default() -> Duration {
@@ -221,6 +224,9 @@ pub fn instance_of_cgroup(name: &str) -> Option<InstanceId> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::sample;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -243,6 +249,7 @@ mod tests {
             all_cores: vec![0, 1],
             pool: None,
             network: None,
+            fault_points: None,
         }
     }
 

@@ -20,6 +20,7 @@ use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
+use crate::fault::{FaultPoint, Faults};
 use crate::ledger::Ledger;
 use crate::link;
 use crate::network::Network;
@@ -52,6 +53,8 @@ pub enum FuncletError {
     Rootfs(#[from] RootfsError),
     #[error("leftovers of an earlier funclet do not go away: {}", .0.join("; "))]
     Leftovers(Vec<String>),
+    #[error("the folder of fault points cannot be used; it must be root's, and nobody else may write to it")]
+    Faults(#[source] Errno),
     #[error("cannot wait for events")]
     Poll(#[source] Errno),
     #[error("cannot come back from a container's namespace")]
@@ -101,6 +104,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Funclet {
     pub(crate) config: FuncletConfig,
+    pub(crate) faults: Faults,
     pub(crate) poller: Poller,
     link: OwnedFd,
     death_pipe: OwnedFd,
@@ -156,18 +160,23 @@ impl Funclet {
         // Files of the containers' root must be readable whatever the supervisor was started with.
         rustix::process::umask(Mode::from_raw_mode(0o022));
         raise_file_limit();
-        let nursery = Nursery::open(&config.init_path, &config.runtimes)?;
+        let faults = Faults::open(&config).map_err(FuncletError::Faults)?;
+        let nursery = Nursery::open(&config.init_path, &config.runtimes, faults.clone())?;
         // A funclet that was killed and is started again finds its cgroups full of the dead.
         sweep::clear(&config.cgroup_name())?;
+        faults.at(FaultPoint::StartSwept);
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
+        faults.at(FaultPoint::StartCgroups);
         // Its thread stays in the host's mount namespace, which we leave next.
-        let network = link::start_network(&config);
+        let network = link::start_network(&config, &faults);
+        faults.at(FaultPoint::StartNetwork);
         let rootfs =
             rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes, config.resolv_conf())
                 .inspect_err(|_| {
                     cgroups.remove_top().ok();
                 })?;
+        faults.at(FaultPoint::StartRoots);
         rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
@@ -178,6 +187,7 @@ impl Funclet {
         let pools =
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
         Ok(Self {
+            faults,
             poller,
             link,
             death_pipe,
@@ -320,7 +330,8 @@ impl Funclet {
             Ok(received) => match LinkMessage::decode(&bytes[..received.bytes]) {
                 Ok(LinkMessage::Channels { .. }) => {
                     let engine = self.channels.next_engine();
-                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd))
+                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd));
+                    self.faults.at(FaultPoint::StartConnected);
                 }
                 Ok(LinkMessage::Stop { grace_ms }) => {
                     self.stop(ExitReason::Stopped, Duration::from_millis(u64::from(grace_ms)));

@@ -14,6 +14,7 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod fault;
 mod funclet;
 mod hello;
 mod ledger;

@@ -12,6 +12,7 @@ use faaster_protocol::funclet::{Claim, Generation, NetworkMode, SlotId};
 use faaster_sys::pidfd::ProcessId;
 use rustix::io::Errno;
 
+use crate::fault::{FaultPoint, Faults};
 use crate::funclet::{Funclet, FuncletError};
 use crate::network::{Inside, Link, NetworkError, Wired, WiringError};
 use crate::notice::{notice, with_causes};
@@ -42,6 +43,7 @@ impl Funclet {
             // One that has ended meanwhile takes its link with it.
             let Some(container) = self.slots.live(slot, generation) else { continue };
             let Link::Coming { booted } = container.link else { continue };
+            self.faults.at(FaultPoint::CreateLinked);
             match outcome {
                 Ok(attached) => {
                     container.link = Link::There(attached.link, attached.mode);
@@ -109,11 +111,14 @@ impl Funclet {
 }
 
 /// The funclet's network, or, with a notice, none.
-pub(crate) fn start_network(config: &crate::config::FuncletConfig) -> Option<crate::network::Network> {
+pub(crate) fn start_network(
+    config: &crate::config::FuncletConfig,
+    faults: &Faults,
+) -> Option<crate::network::Network> {
     let settings = config.network.as_ref()?;
     let told = |error: &NetworkError| {
         let text = format!("containers have their loopback alone: {}", with_causes(error));
         notice(config, &text);
     };
-    crate::network::Network::start(config, settings).inspect_err(told).ok()
+    crate::network::Network::start(config, settings, faults).inspect_err(told).ok()
 }
