@@ -97,6 +97,8 @@ struct Prepared {
 pub(crate) struct Born {
     pub pid: ProcessId,
     pub pidfd: PidFd,
+    /// Its network namespace, or why it cannot be had.
+    pub network: Result<OwnedFd, Errno>,
     /// Read end of the status pipe, non-blocking.
     pub status: OwnedFd,
     /// The engine's end of the frame channel.
@@ -166,6 +168,8 @@ impl Nursery {
         let (child, steps) =
             self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
         self.faults.at(FaultPoint::CreateCloned);
+        // While it waits: once it has changed its user, only who has CAP_SYS_PTRACE may look, until its init has begun.
+        let network = self.network_namespace(child.pid);
         if let Err(error) = self.let_go(&child, order.uid, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
@@ -175,7 +179,7 @@ impl Nursery {
         self.faults.at(FaultPoint::CreateGone);
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, .. } = ends;
-        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
+        Ok(Born { pid, pidfd, network, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
     }
 
     /// The network namespace of a container that is ours and not reaped.

@@ -91,6 +91,13 @@ struct Stopping {
     reason: ExitReason,
 }
 
+/// Whether it has been said that containers cannot be frozen here: each idle one is tried again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freezing {
+    NotRefused,
+    Refused,
+}
+
 /// What engines have asked since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -127,6 +134,7 @@ pub(crate) struct Funclet {
     pub(crate) shortage: Shortage,
     pub(crate) counters: Counters,
     stopping: Option<Stopping>,
+    pub(crate) freezing: Freezing,
     /// Cgroups of dead containers are looked at when something may have changed.
     pub(crate) removal_due: bool,
     /// The slot that was looked at last for that.
@@ -208,6 +216,7 @@ impl Funclet {
             shortage: Shortage::Over,
             counters: Counters::default(),
             stopping: None,
+            freezing: Freezing::NotRefused,
             removal_due: false,
             removal_cursor: SlotId(0),
             memory_returned: false,

@@ -58,7 +58,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, status, channel, log, tmp, limits, steps } = born;
+        let Born { pid, pidfd, network, status, channel, log, tmp, limits, steps } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -91,7 +91,7 @@ impl Funclet {
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
         self.pools[runtime].began(id, generation);
-        self.order_link(id, generation, pid);
+        self.order_link(id, generation, network);
         self.faults.at(FaultPoint::CreateSettled);
         self.migrating = Some((id, generation, now));
         if let Err(errno) = watched {

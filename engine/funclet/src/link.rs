@@ -6,10 +6,9 @@
 //! The link is made while the runtime boots; a container is claimable when both are done. A claim finds the link in the
 //! node's default mode, and only one that wants another touches it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use faaster_protocol::funclet::{Claim, Generation, NetworkMode, SlotId};
-use faaster_sys::pidfd::ProcessId;
 use rustix::io::Errno;
 
 use crate::fault::{FaultPoint, Faults};
@@ -19,17 +18,25 @@ use crate::notice::{notice, with_causes};
 
 impl Funclet {
     /// Has a link made for a container just born.
-    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation, pid: ProcessId) {
+    pub(crate) fn order_link(
+        &mut self,
+        id: SlotId,
+        generation: Generation,
+        namespace: Result<OwnedFd, Errno>,
+    ) {
         let Some(network) = &mut self.network else { return };
-        let link = match self.nursery.network_namespace(pid) {
-            Ok(namespace) => network.order(id, generation, namespace),
-            Err(errno) => {
-                notice(&self.config, &format!("a container has no namespace to make a link in: {errno}"));
-                Link::None
-            }
+        if network.wires_at_claims() {
+            return;
+        }
+        let (link, lack) = match namespace {
+            Ok(namespace) => match network.order(id, generation, namespace) {
+                Link::None => (Link::None, Some("too many links wait to be made".to_owned())),
+                link => (link, None),
+            },
+            Err(errno) => (Link::None, Some(format!("its namespace cannot be opened: {errno}"))),
         };
-        if link == Link::None && !network.wires_at_claims() {
-            notice(&self.config, "a container gets no network: too many links wait to be made");
+        if let Some(lack) = lack {
+            notice(&self.config, &format!("a container gets no network: {lack}"));
         }
         if let Some(container) = self.slots.live(id, generation) {
             container.link = link;

@@ -15,9 +15,9 @@ use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::container::{Change, State};
 use crate::fault::FaultPoint;
-use crate::funclet::{Funclet, FuncletError, Timer};
+use crate::funclet::{Freezing, Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
-use crate::notice::notice;
+use crate::notice::{notice, with_causes};
 use crate::pool;
 use crate::slots::Ending;
 use crate::timers::Nanos;
@@ -131,13 +131,17 @@ impl Funclet {
         if let Some(change) = change {
             match self.cgroups.set_running(&container.group, running) {
                 Ok(()) => container.state.apply(change),
-                Err(error) => {
-                    notice(&self.config, &error.to_string());
-                    if running == Running::Yes {
-                        // It can never answer again.
-                        return self.end(id, generation, Ending::Wanted);
-                    }
+                Err(error) if running == Running::Yes => {
+                    notice(&self.config, &with_causes(&error));
+                    // It can never answer again.
+                    return self.end(id, generation, Ending::Wanted);
                 }
+                Err(error) if self.freezing == Freezing::NotRefused => {
+                    self.freezing = Freezing::Refused;
+                    let text = format!("{}; this is said once", with_causes(&error));
+                    notice(&self.config, &text);
+                }
+                Err(_) => {}
             }
         }
         self.faults.at(done);
