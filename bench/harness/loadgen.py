@@ -5,6 +5,7 @@ that is broken (docs/measuring.md) marks the window, with the reason.
 """
 
 import json
+import os
 
 from .errors import Invalid
 from .http_client import check
@@ -14,6 +15,7 @@ from .processes import run_counted
 TIMEOUT_SECONDS = 10
 # The server has been warmed up before: within this the connections open, and nothing is counted.
 WARM_UP_SECONDS = 0.02
+EVERY_CORE = f"0-{os.cpu_count() - 1}"
 # loadgen's exit codes: the numbers may be quoted, or may not.
 VALID, BROKEN = 0, 3
 # Without these no number of the run means anything: a right answer to each request, and an account of each.
@@ -43,8 +45,9 @@ def command(name, target, work, load):
 
 def run(name, target, work, load):
     """One run of loadgen: its figures, with its CPU seconds."""
-    # It pins its thread itself. Its main thread, which adds up every second, must not get in that one's way.
-    ended = run_counted(command(name, target, work, load))
+    # It pins its thread itself. Its main thread, which adds up every second, must not get in that one's way, and would if
+    # it could only use the runner's core.
+    ended = run_counted(command(name, target, work, load), EVERY_CORE)
     if ended.code not in (VALID, BROKEN):
         raise Invalid(f"{name}: loadgen failed with code {ended.code}: {ended.said[-500:]!r}")
     result = parse_result(name, target, ended.output)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use faaster_sys::affinity;
 use rustix::time::ClockId;
 
 use crate::bounds::{SEARCH_MARGIN, SETUP_TIMEOUT, START_MARGIN};
@@ -95,6 +96,7 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     let environment = Environment::read();
     let clock_cost_ns = clock_cost_ns();
     let mut crew = Crew::start(plan)?;
+    let _aside = Aside::step(&plan.cores);
     crew.await_ready()?;
     let begin_ns = now_ns() + nanoseconds(START_MARGIN);
     let window = Window::new(plan, begin_ns);
@@ -137,6 +139,27 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
         clock_cost_ns,
         environment,
     })
+}
+
+/// Keeps the calling thread off the cores of those that send, where it may use another, until this is dropped: there even
+/// an eager sender loses the core for as long as that thread adds up.
+struct Aside {
+    before: Vec<u16>,
+}
+
+impl Aside {
+    fn step(senders: &[u16]) -> Option<Self> {
+        let before = affinity::allowed_cores().ok()?;
+        let others: Vec<u16> = before.iter().copied().filter(|core| !senders.contains(core)).collect();
+        (!others.is_empty() && affinity::allow(&others).is_ok()).then_some(Self { before })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // It was allowed them before.
+        affinity::allow(&self.before).ok();
+    }
 }
 
 /// Accounts at one end of the measured time.
@@ -309,4 +332,26 @@ impl<'p> Merge<'p> {
 #[expect(clippy::cast_precision_loss, reason = "an hour of nanoseconds fits 53 bits")]
 pub fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_adds_up_leaves_the_senders_core_while_they_send() {
+        // A thread of its own: what cores it may use is seen by nobody else.
+        let looked = std::thread::spawn(|| {
+            let all = affinity::allowed_cores().unwrap();
+            let sender = *all.last().unwrap();
+            let aside = Aside::step(&[sender]);
+            let meanwhile = affinity::allowed_cores().unwrap();
+            assert_eq!(aside.is_some(), all.len() > 1);
+            assert_eq!(meanwhile.contains(&sender), all.len() == 1, "it stays where there is no other");
+            drop(aside);
+            assert_eq!(affinity::allowed_cores().unwrap(), all);
+            assert!(Aside::step(&all).is_none());
+        });
+        looked.join().unwrap();
+    }
 }
