@@ -45,6 +45,11 @@ impl TreeCpu {
         threads.flat_map(|(_, thread)| thread.cores.iter().copied()).collect()
     }
 
+    /// Whether no process came or went since `earlier` and none has worked.
+    pub fn has_rested_since(&self, earlier: &Self) -> bool {
+        (self.cpu_ns, &self.members) == (earlier.cpu_ns, &earlier.members)
+    }
+
     /// Reads the CPU time anew, of the processes that are known. That is much less work than to look for them, which takes
     /// milliseconds, maybe of the server's own core. Of one that has ended its parent tells.
     pub fn refresh(&mut self) {
@@ -85,7 +90,8 @@ pub fn tree(root: u32) -> Result<TreeCpu, CpuError> {
     if !stats.contains_key(&root) {
         return Err(CpuError::NoProcess(root));
     }
-    let members: Vec<u32> = stats.keys().copied().filter(|pid| is_below(*pid, root, &stats)).collect();
+    let mut members: Vec<u32> = stats.keys().copied().filter(|pid| is_below(*pid, root, &stats)).collect();
+    members.sort_unstable();
     let ticks: u64 = members.iter().map(|pid| stats[pid].ticks).sum();
     let threads = members.iter().flat_map(|pid| threads(*pid)).collect();
     Ok(TreeCpu { cpu_ns: ticks_ns(ticks), processes: members.len(), members, threads })
