@@ -1,20 +1,27 @@
-"""Cold starts: first calls of functions that nobody has invoked, one by one and eight at once.
+"""Cold starts: first calls of functions that nobody has invoked: some time apart, back to back, and eight at once.
 
-All functions are deployed before the first call, each with code of its own, and the pool of prepared containers is full
-before each series. Their files are in the page cache, as just after an upload.
+`loadgen cold` deploys the functions of each series, each with code of its own, waits until the engine is at rest (the pool of
+prepared containers is full then), calls each once and removes them. Their files are in the page cache, as just after an upload.
 """
 
 import statistics
-import time
 
+from . import loadgen
 from .engine import Engine, Function
 from .errors import Invalid
-from .http_client import Probe, timed, timed_at_once
+from .http_client import check
+from .load import Load
 
-SPACING_SECONDS = 0.1
 AT_ONCE = 8
 SAMPLES = 40
 QUICK_SAMPLES = 2
+WARM_SECONDS = 1
+# Of a result: the calls' milliseconds; the name in tables; how loadgen spaces them. The targets are for the first.
+SERIES = (
+    ("spaced_ms", "100 ms apart", ("--spacing", "100ms")),
+    ("close_ms", "25 ms apart", ("--spacing", "25ms")),
+    ("back_to_back_ms", "back to back", ("--concurrency", "1")),
+)
 
 
 def run(case, tools, options, log):
@@ -38,48 +45,26 @@ def run(case, tools, options, log):
 
 
 def _runtime(engine, label, function, samples, at_once):
-    spaced = [f"cold-{label}-{i}" for i in range(samples)]
-    bursts = [[f"burst-{label}-{i}-{k}" for k in range(at_once)] for i in range(max(1, samples // at_once))]
-    for name in [*spaced, *(name for burst in bursts for name in burst)]:
-        engine.deploy(name, function, quota=0)
-    engine.settle()
-    probe = Probe(engine.port)
-    try:
-        _, status, _, _ = _get_health(probe, engine.port)
-        if status != 200:
-            raise Invalid(f"{engine.name}: /healthz answers {status}")
-        one_by_one = []
-        for name in spaced:
-            time.sleep(SPACING_SECONDS)
-            one_by_one.append(timed(name, probe, engine.function_target(name)))
-        # The same functions once more, now warm: what of the figures is not the cold start's.
-        warm = [timed(name, probe, engine.function_target(name)) for name in spaced]
-    finally:
-        probe.close()
-    return {
-        "spaced_ms": one_by_one,
-        "warm_ms": warm,
-        "at_once_ms": [_burst(engine, burst) for burst in bursts],
-        "at_once": at_once,
-    }
+    # One that stays: what of the figures is not the cold start's, and what the engine answers when a series fails.
+    name = f"warm-{label}"
+    engine.deploy(name, function, quota=0)
+    target = engine.function_target(name)
+    check(name, target)
 
+    def first_calls(count, drive):
+        return loadgen.first_calls(f"cold-{label}", engine, function, target, count, drive)
 
-def _get_health(probe, port):
-    probe.send(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-    return probe.receive()
-
-
-def _burst(engine, names):
-    engine.settle()
-    probes = []
-    try:
-        for _ in names:
-            probes.append(Probe(engine.port))
-            _get_health(probes[-1], engine.port)
-        return timed_at_once("cold burst", probes, [engine.function_target(name) for name in names])
-    finally:
-        for probe in probes:
-            probe.close()
+    out = {"phases_ms": {}, "at_once": at_once, "at_once_ms": []}
+    for key, _, drive in SERIES:
+        out[key], out["phases_ms"][key] = first_calls(samples, drive)
+    for _ in range(max(1, samples // at_once)):
+        calls, phases = first_calls(at_once, ("--concurrency", str(at_once)))
+        out["at_once_ms"].append(calls)
+        out["phases_ms"].setdefault("at_once_ms", []).append(phases)
+    tools = engine.setup
+    load = Load("loadgen", tools.loadgen_program(), 1, WARM_SECONDS, tools.load_core)
+    out["warm_ms"] = load.run(name, target, tools.work)["p50_us"] / 1e3
+    return out
 
 
 def p50(values):
@@ -96,8 +81,11 @@ def flat_bursts(measured):
 
 def line(measured):
     """One runtime in one line."""
-    spaced, bursts = measured["spaced_ms"], flat_bursts(measured)
+    series = "   ".join(
+        f"{title} p50 {p50(measured[key]):6.2f} max {max(measured[key]):6.2f} ms" for key, title, _ in SERIES
+    )
+    bursts = flat_bursts(measured)
     return (
-        f"cold p50 {p50(spaced):6.2f} p90 {p90(spaced):6.2f} max {max(spaced):6.2f} ms   {measured['at_once']} at once "
-        f"p50 {p50(bursts):6.2f} max {max(bursts):6.2f} ms   warm p50 {p50(measured['warm_ms']):5.2f} ms"
+        f"{series}   {measured['at_once']} at once p50 {p50(bursts):6.2f} max {max(bursts):6.2f} ms   "
+        f"warm p50 {measured['warm_ms']:5.2f} ms"
     )

@@ -57,6 +57,37 @@ def run(name, target, work, load):
     return {**figures(result), "generator_cpu_seconds": ended.cpu_seconds}
 
 
+def first_calls(name, engine, function, target, count, drive):
+    """`loadgen cold` on an engine: the milliseconds of each call, and its phases as the engine tells them. `target` is a call
+    of a function that stays, to see how it answers if calls fail."""
+    setup = engine.setup
+    code, body, expected = (setup.work / f"{name}.{kind}" for kind in ("zip", "body", "answer"))
+    code.write_bytes(function.archive(name))
+    body.write_bytes(target.body)
+    expected.write_bytes(target.expected)
+    argv = [setup.loadgen_program(), "cold", "--json", "--functions", count, *drive, "--errors-max", "0"]
+    argv += ["--runtime", function.runtime, "--handler", function.handler(), "--code", code, "--own-code"]
+    argv += ["--body", f"@{body}", "--expect-body", f"@{expected}", "--account", engine.ACCOUNT]
+    argv += ["--pid", engine.started["supervisor"][0].pid, "--settle"]
+    argv += ["--cores", setup.load_core] if setup.load_core is not None else []
+    argv += ["--registry", f"http://127.0.0.1:{engine.registry_port}", f"http://127.0.0.1:{engine.port}"]
+    ended = run_counted(argv, EVERY_CORE)
+    if ended.code not in (VALID, BROKEN):
+        raise Invalid(f"{name}: loadgen failed with code {ended.code}: {ended.said[-500:]!r}")
+    result = parse_result(name, target, ended.output)
+    calls = result["cold"]["calls_us"]
+    if not len(calls) == result["succeeded"] == count:
+        raise Invalid(f"{name}: {len(calls)} calls, {result['succeeded']} of them good, instead of {count}")
+    phases = {}
+    for phase in result["phases"]:
+        times = phase["times"]
+        p50 = at(times, 50.0)
+        phases[phase["name"]] = {
+            "p50": None if p50 is None else p50 / 1e3, "mean": times["mean_us"] / 1e3, "max": times["max_us"] / 1e3
+        }
+    return [one / 1e3 for one in calls], phases
+
+
 def parse_result(name, target, output):
     """loadgen's object; fails if an answer was wrong or a request was forgotten."""
     try:

@@ -111,18 +111,33 @@ def _open_table(result):
 
 
 def _cold_table(result):
-    rows = [
-        "| runtime | one by one: p50 ms | p90 | max | at once | p50 ms | max | warm p50 ms |",
-        "|---|" + "---:|" * 7,
-    ]
+    rows = ["| runtime | calls | n | p50 ms | p90 | max | warm p50 ms |", "|---|---|" + "---:|" * 5]
+    names = []
     for label, measured in result["runtimes"].items():
-        spaced, bursts = measured["spaced_ms"], cold.flat_bursts(measured)
-        rows.append(
-            f"| {label} (n = {len(spaced)}) | {cold.p50(spaced):.2f} | {cold.p90(spaced):.2f} | {max(spaced):.2f} | "
-            f"{measured['at_once']} x {len(measured['at_once_ms'])} | {cold.p50(bursts):.2f} | {max(bursts):.2f} | "
-            f"{cold.p50(measured['warm_ms']):.2f} |"
-        )
+        bursts = f"{measured['at_once']} at once, {len(measured['at_once_ms'])} times"
+        series = [(title, measured[key]) for key, title, _ in cold.SERIES] + [(bursts, cold.flat_bursts(measured))]
+        for title, calls in series:
+            rows.append(
+                f"| {label} | {title} | {len(calls)} | {cold.p50(calls):.2f} | {cold.p90(calls):.2f} | "
+                f"{max(calls):.2f} | {measured['warm_ms']:.2f} |"
+            )
+        told = [name for key, _, _ in cold.SERIES for name in measured["phases_ms"][key]]
+        names = list(dict.fromkeys(names + told))
+    if not names:
+        return rows
+    rows += ["", "Phases as the engine tells them, p50 in ms (mean where there are fewer than 20 calls):", ""]
+    rows += [f"| runtime | calls | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for label, measured in result["runtimes"].items():
+        for key, title, _ in cold.SERIES:
+            cells = (_phase(measured["phases_ms"][key].get(name)) for name in names)
+            rows.append(f"| {label} | {title} | {' | '.join(cells)} |")
     return rows
+
+
+def _phase(times):
+    if times is None:
+        return "-"
+    return f"{times['mean'] if times['p50'] is None else times['p50']:.2f}"
 
 
 def _idle_table(result):

@@ -236,10 +236,19 @@ class Verdicts(unittest.TestCase):
             self.assertIn("not measured", report.verdicts(self.CASE, result)[0])
 
     def test_cold_and_idle(self):
-        measured = {"spaced_ms": [1.0, 7.0, 6.5], "warm_ms": [0.1], "at_once_ms": [[9.0]], "at_once": 1}
-        lines = report.verdicts(cases.Cold(), {"runtimes": {"python3": measured}, "invalid": None})
+        measured = {"spaced_ms": [1.0, 7.0, 6.5], "close_ms": [2.0], "back_to_back_ms": [3.0], "warm_ms": 0.1}
+        few = {"p50": None, "mean": 0.25, "max": 1.0}
+        measured |= {"at_once_ms": [[9.0, 8.0]], "at_once": 2, "phases_ms": {"spaced_ms": {"claim": {**few, "p50": 0.5}}}}
+        measured["phases_ms"] |= {"close_ms": {"claim": few}, "back_to_back_ms": {}}
+        result = {"runtimes": {"python3": measured}, "invalid": None}
+        lines = report.verdicts(cases.Cold(), result)
         self.assertIn("6.50 ms: **MISS**", lines[0])
         self.assertIn("not measured", lines[1])
+        table = report._cold_table(result)
+        self.assertIn("| python3 | 100 ms apart | 3 | 6.50 | 7.00 | 7.00 | 0.10 |", table)
+        self.assertIn("| python3 | 2 at once, 1 times | 2 | 8.50 | 9.00 | 9.00 | 0.10 |", table)
+        for row in ("| python3 | 100 ms apart | 0.50 |", "| python3 | 25 ms apart | 0.25 |", "| python3 | back to back | - |"):
+            self.assertIn(row, table)
         done = {"measured": {"pss_mb": 29.9, "cpu_percent": 0.6}, "invalid": None}
         self.assertEqual(
             [report.verdict(one["goal"], one["value"]) for one in idle.judge(cases.Idle(), done)], ["pass", "MISS"]
@@ -395,7 +404,15 @@ class WholeRun(unittest.TestCase):
         result = cold.run(self.case("f"), self.tools, options(), self.said.append)
         self.assertIsNone(result["invalid"], self.said)
         self.assertEqual(set(result["runtimes"]), {"python3", "nodejs", "provided"})
-        self.assertEqual(len(result["runtimes"]["nodejs"]["spaced_ms"]), cold.QUICK_SAMPLES)
+        measured = result["runtimes"]["nodejs"]
+        for key, _, _ in cold.SERIES:
+            self.assertEqual(len(measured[key]), cold.QUICK_SAMPLES)
+            self.assertEqual(set(measured["phases_ms"][key]), {"claim", "run", "elsewhere"})
+            self.assertAlmostEqual(measured["phases_ms"][key]["claim"]["mean"], 1.5, places=2)
+        self.assertEqual([len(burst) for burst in measured["at_once_ms"]], [cold.QUICK_SAMPLES])
+        self.assertGreater(measured["warm_ms"], 0)
+        text = report.summary([(self.case("f"), result)], setup.environment(self.tools, ["run"]), options(quick=False))
+        self.assertIn("| nodejs | back to back | 2 |", text)
         resting = idle.run(self.case("g"), self.tools, options(), self.said.append)
         self.assertIsNone(resting["invalid"], self.said)
         self.assertGreater(resting["measured"]["pss_mb"], 1)
