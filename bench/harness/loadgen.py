@@ -58,7 +58,7 @@ def run(name, target, work, load):
 
 
 def first_calls(name, engine, function, target, count, drive):
-    """`loadgen cold` on an engine: the milliseconds of each call, and its phases as the engine tells them. `target` is a call
+    """`loadgen cold` on an engine: the milliseconds of each call, and the means of its phases as the engine tells them. `target` is a call
     of a function that stays, to see how it answers if calls fail."""
     setup = engine.setup
     code, body, expected = (setup.work / f"{name}.{kind}" for kind in ("zip", "body", "answer"))
@@ -78,13 +78,7 @@ def first_calls(name, engine, function, target, count, drive):
     calls = result["cold"]["calls_us"]
     if not len(calls) == result["succeeded"] == count:
         raise Invalid(f"{name}: {len(calls)} calls, {result['succeeded']} of them good, instead of {count}")
-    phases = {}
-    for phase in result["phases"]:
-        times = phase["times"]
-        p50 = at(times, 50.0)
-        phases[phase["name"]] = {
-            "p50": None if p50 is None else p50 / 1e3, "mean": times["mean_us"] / 1e3, "max": times["max_us"] / 1e3
-        }
+    phases = {phase["name"]: phase["times"]["mean_us"] / 1e3 for phase in result["phases"]}
     return [one / 1e3 for one in calls], phases
 
 

@@ -54,7 +54,7 @@ def verdicts(case, result):
             if result["invalid"] or measured is None:
                 out.append(f"{text}: not measured")
                 continue
-            value = cold.p50(measured["spaced_ms"])
+            value = cold.p50(cold.flat(measured, cold.JUDGED))
             out.append(f"{text}: {value:.2f} ms: **{'pass' if value <= limit else 'MISS'}**")
         return out
     if isinstance(case, Idle):
@@ -112,32 +112,22 @@ def _open_table(result):
 
 def _cold_table(result):
     rows = ["| runtime | calls | n | p50 ms | p90 | max | warm p50 ms |", "|---|---|" + "---:|" * 5]
-    names = []
+    phases = []
     for label, measured in result["runtimes"].items():
-        bursts = f"{measured['at_once']} at once, {len(measured['at_once_ms'])} times"
-        series = [(title, measured[key]) for key, title, _ in cold.SERIES] + [(bursts, cold.flat_bursts(measured))]
-        for title, calls in series:
+        for series in cold.SERIES:
+            calls = cold.flat(measured, series.key)
             rows.append(
-                f"| {label} | {title} | {len(calls)} | {cold.p50(calls):.2f} | {cold.p90(calls):.2f} | "
+                f"| {label} | {series.title} | {len(calls)} | {cold.p50(calls):.2f} | {cold.p90(calls):.2f} | "
                 f"{max(calls):.2f} | {measured['warm_ms']:.2f} |"
             )
-        told = [name for key, _, _ in cold.SERIES for name in measured["phases_ms"][key]]
-        names = list(dict.fromkeys(names + told))
-    if not names:
-        return rows
-    rows += ["", "Phases as the engine tells them, p50 in ms (mean where there are fewer than 20 calls):", ""]
+            phases.append((label, series.title, measured["series"][series.key]["phases_ms"]))
+    names = list(dict.fromkeys(name for _, _, means in phases for name in means))
+    rows += ["", "Phases as the engine tells them, mean in ms:", ""]
     rows += [f"| runtime | calls | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
-    for label, measured in result["runtimes"].items():
-        for key, title, _ in cold.SERIES:
-            cells = (_phase(measured["phases_ms"][key].get(name)) for name in names)
-            rows.append(f"| {label} | {title} | {' | '.join(cells)} |")
+    for label, title, means in phases:
+        cells = (f"{means[name]:.2f}" if name in means else "-" for name in names)
+        rows.append(f"| {label} | {title} | {' | '.join(cells)} |")
     return rows
-
-
-def _phase(times):
-    if times is None:
-        return "-"
-    return f"{times['mean'] if times['p50'] is None else times['p50']:.2f}"
 
 
 def _idle_table(result):

@@ -236,19 +236,23 @@ class Verdicts(unittest.TestCase):
             self.assertIn("not measured", report.verdicts(self.CASE, result)[0])
 
     def test_cold_and_idle(self):
-        measured = {"spaced_ms": [1.0, 7.0, 6.5], "close_ms": [2.0], "back_to_back_ms": [3.0], "warm_ms": 0.1}
-        few = {"p50": None, "mean": 0.25, "max": 1.0}
-        measured |= {"at_once_ms": [[9.0, 8.0]], "at_once": 2, "phases_ms": {"spaced_ms": {"claim": {**few, "p50": 0.5}}}}
-        measured["phases_ms"] |= {"close_ms": {"claim": few}, "back_to_back_ms": {}}
-        result = {"runtimes": {"python3": measured}, "invalid": None}
+        series = {one.key: {"calls_ms": [[2.0]], "phases_ms": {}} for one in cold.SERIES}
+        series["apart"] = {"calls_ms": [[1.0, 7.0], [6.5]], "phases_ms": {"claim": 0.5}}
+        series["at_once"] = {"calls_ms": [[9.0, 8.0]], "phases_ms": {"load": 0.25}}
+        result = {"runtimes": {"python3": {"series": series, "warm_ms": 0.1}}, "invalid": None}
         lines = report.verdicts(cases.Cold(), result)
         self.assertIn("6.50 ms: **MISS**", lines[0])
         self.assertIn("not measured", lines[1])
         table = report._cold_table(result)
-        self.assertIn("| python3 | 100 ms apart | 3 | 6.50 | 7.00 | 7.00 | 0.10 |", table)
-        self.assertIn("| python3 | 2 at once, 1 times | 2 | 8.50 | 9.00 | 9.00 | 0.10 |", table)
-        for row in ("| python3 | 100 ms apart | 0.50 |", "| python3 | 25 ms apart | 0.25 |", "| python3 | back to back | - |"):
+        for row in (
+            "| python3 | 100 ms apart | 3 | 6.50 | 7.00 | 7.00 | 0.10 |",
+            "| python3 | 8 at once | 2 | 8.50 | 9.00 | 9.00 | 0.10 |",
+            "| runtime | calls | claim | load |",
+            "| python3 | 100 ms apart | 0.50 | - |",
+            "| python3 | 8 at once | - | 0.25 |",
+        ):
             self.assertIn(row, table)
+        self.assertEqual(cold._mean_phases([([], {"a": 1.0, "b": 3.0}), ([], {"a": 2.0})]), {"a": 1.5, "b": 3.0})
         done = {"measured": {"pss_mb": 29.9, "cpu_percent": 0.6}, "invalid": None}
         self.assertEqual(
             [report.verdict(one["goal"], one["value"]) for one in idle.judge(cases.Idle(), done)], ["pass", "MISS"]
@@ -405,14 +409,14 @@ class WholeRun(unittest.TestCase):
         self.assertIsNone(result["invalid"], self.said)
         self.assertEqual(set(result["runtimes"]), {"python3", "nodejs", "provided"})
         measured = result["runtimes"]["nodejs"]
-        for key, _, _ in cold.SERIES:
-            self.assertEqual(len(measured[key]), cold.QUICK_SAMPLES)
-            self.assertEqual(set(measured["phases_ms"][key]), {"claim", "run", "elsewhere"})
-            self.assertAlmostEqual(measured["phases_ms"][key]["claim"]["mean"], 1.5, places=2)
-        self.assertEqual([len(burst) for burst in measured["at_once_ms"]], [cold.QUICK_SAMPLES])
+        for series in cold.SERIES:
+            told = measured["series"][series.key]
+            self.assertEqual([len(calls) for calls in told["calls_ms"]], [cold.QUICK_SAMPLES])
+            self.assertEqual(set(told["phases_ms"]), {"claim", "run", "elsewhere"})
+            self.assertAlmostEqual(told["phases_ms"]["claim"], 1.5, places=2)
         self.assertGreater(measured["warm_ms"], 0)
         text = report.summary([(self.case("f"), result)], setup.environment(self.tools, ["run"]), options(quick=False))
-        self.assertIn("| nodejs | back to back | 2 |", text)
+        self.assertIn("| nodejs | back to back, by fours | 2 |", text)
         resting = idle.run(self.case("g"), self.tools, options(), self.said.append)
         self.assertIsNone(resting["invalid"], self.said)
         self.assertGreater(resting["measured"]["pss_mb"], 1)
