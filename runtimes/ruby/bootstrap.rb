@@ -111,7 +111,8 @@ module Faaster
     def function_version = about["functionVersion"]
     def function_brn = about["brn"]
     alias invoked_function_arn function_brn
-    def memory_limit_in_mb = about["memoryMB"]
+    # A call says it only where it was edited since the load.
+    def memory_limit_in_mb = info["memoryMB"] || about["memoryMB"]
     def log_group_name = "/faaster/#{function_name}"
     def log_stream_name = function_version
     def identity = nil

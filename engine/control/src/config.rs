@@ -33,6 +33,8 @@ pub struct ControlConfig {
     pub access: Access,
     /// CPU of the node in thousandths of a core, for `/v1/resource`.
     pub millicpus: u32,
+    /// How many there are when all are up.
+    pub funclets: u16,
     /// Of the engine, for `/v1/node`.
     pub version: &'static str,
     /// Holds `code/`; only named in answers.

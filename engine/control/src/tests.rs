@@ -150,6 +150,7 @@ fn config(data: &Path, access: Access) -> ControlConfig {
         default_account: AccountId::parse(ACCOUNT).unwrap(),
         access,
         millicpus: 2000,
+        funclets: 2,
         version: "0.0.0",
         data: data.to_owned(),
     }

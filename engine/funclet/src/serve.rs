@@ -15,7 +15,7 @@ use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::container::{Change, State};
 use crate::funclet::{Funclet, FuncletError, Timer};
-use crate::ledger::Answer;
+use crate::ledger::{Answer, share_bytes};
 use crate::notice::notice;
 use crate::pool;
 use crate::slots::Ending;
@@ -98,6 +98,7 @@ impl Funclet {
                 self.set_running(channel, slot, generation, Running::Stopped)
             }
             Request::Thaw { slot, generation } => self.set_running(channel, slot, generation, Running::Yes),
+            Request::Resize { slot, generation, size } => self.on_resize(channel, slot, generation, size),
         }
         Ok(())
     }
@@ -154,7 +155,7 @@ impl Funclet {
         } else if claim.deadline_ns <= now.0 {
             self.refuse(&waiting, Refusal::Deadline, None);
         } else {
-            match self.ledger.mark(claims::memory_bytes(&claim)) {
+            match self.ledger.mark(share_bytes(claim.memory_mb)) {
                 Answer::Never => self.refuse(&waiting, Refusal::Memory, None),
                 Answer::Marked => self.seek_container(waiting)?,
                 Answer::Short => self.wait_for_memory(waiting),
@@ -272,11 +273,11 @@ impl Funclet {
         self.let_pass(Nanos::now());
         match self.attach(&waiting, id, generation, source)? {
             Ok(()) => {
-                self.ledger.settle(claims::memory_bytes(&waiting.claim));
+                self.ledger.settle(share_bytes(waiting.claim.memory_mb));
                 self.quiet_until = Nanos::now().after(POOL_REFILL_QUIET);
             }
             Err((refusal, errno)) => {
-                self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+                self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
                 self.refuse(&waiting, refusal, errno);
                 self.memory_returned = true;
             }
@@ -288,7 +289,7 @@ impl Funclet {
     pub(crate) fn serve_waiting_for_memory(&mut self) -> Result<(), FuncletError> {
         self.memory_returned = false;
         while let Some(first) = self.waiting.first_for_memory() {
-            if self.ledger.mark(claims::memory_bytes(&first.claim)) != Answer::Marked {
+            if self.ledger.mark(share_bytes(first.claim.memory_mb)) != Answer::Marked {
                 break;
             }
             let waiting = self.waiting.pop_for_memory().expect("the first is there");
@@ -303,7 +304,7 @@ impl Funclet {
             self.timers.cancel(timer);
         }
         if what == WaitsFor::Container {
-            self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+            self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
             self.memory_returned = true;
         }
     }
@@ -352,7 +353,7 @@ impl Funclet {
         }
     }
 
-    fn tell(&mut self, channel: ChannelId, event: &Event) {
+    pub(crate) fn tell(&mut self, channel: ChannelId, event: &Event) {
         let sent = self.channels.send(channel, event, Vec::new());
         self.after_send(channel, sent);
     }

@@ -21,6 +21,8 @@ mod hostile_engine;
 mod leftovers;
 #[path = "system/programs.rs"]
 mod programs;
+#[path = "system/resize.rs"]
+mod resize;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/times.rs"]

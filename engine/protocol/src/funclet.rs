@@ -83,6 +83,15 @@ impl NetworkMode {
     }
 }
 
+/// The least memory of a function is what the node's ledger counts in.
+const LEDGER_UNIT_MB: u32 = faaster_limits::MEMORY_MB_MIN;
+
+/// MiB that a function takes of the node's ledger: whole containers of the base size, as many as its memory needs.
+/// FaaSter merges so many of its equal containers for it.
+pub fn ledger_mb(memory_mb: u32) -> u32 {
+    memory_mb.div_ceil(LEDGER_UNIT_MB).saturating_mul(LEDGER_UNIT_MB)
+}
+
 /// What the engine wants to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -103,6 +112,15 @@ pub struct Claim {
     pub network: Option<NetworkMode>,
 }
 
+/// What a container is to have after its function's memory was edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub memory_mb: u32,
+    pub tmp_mb: u32,
+    /// See [`Claim::function_tag`]: the edited function has another one.
+    pub function_tag: u64,
+}
+
 /// Engine to funclet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
@@ -120,6 +138,8 @@ pub enum Request {
     Freeze { slot: SlotId, generation: Generation },
     /// Let them go on. Answer: [`Event::Thawed`].
     Thaw { slot: SlotId, generation: Generation },
+    /// The container's function has another memory from now on. Answer: none, or [`Event::NotResized`].
+    Resize { slot: SlotId, generation: Generation, size: Size },
 }
 
 /// Why a claim could not be served.
@@ -277,6 +297,11 @@ pub enum Event {
         slot: SlotId,
         generation: Generation,
     },
+    /// The container keeps the limits that it has: it uses more than the new ones allow, or the node has no more to give.
+    NotResized {
+        slot: SlotId,
+        generation: Generation,
+    },
 }
 
 /// Where a claimed container came from.
@@ -407,6 +432,11 @@ impl Request {
             Self::Describe => Writer::new(5).bytes,
             Self::Freeze { slot, generation } => Writer::new(6).u32(slot.0).u32(generation.0).bytes,
             Self::Thaw { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
+            Self::Resize { slot, generation, size } => {
+                let mut w = Writer::new(8);
+                w.u32(slot.0).u32(generation.0).u32(size.memory_mb).u32(size.tmp_mb).u64(size.function_tag);
+                w.bytes
+            }
         }
     }
 
@@ -445,6 +475,11 @@ impl Request {
             7 => {
                 let (slot, generation) = r.slot();
                 Self::Thaw { slot, generation }
+            }
+            8 => {
+                let (slot, generation) = r.slot();
+                let size = Size { memory_mb: r.u32(), tmp_mb: r.u32(), function_tag: r.u64() };
+                Self::Resize { slot, generation, size }
             }
             kind => return Err(MessageError::Kind(kind)),
         })
@@ -496,6 +531,7 @@ impl Event {
             }
             Self::Frozen { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
             Self::Thawed { slot, generation } => Writer::new(8).u32(slot.0).u32(generation.0).bytes,
+            Self::NotResized { slot, generation } => Writer::new(9).u32(slot.0).u32(generation.0).bytes,
         }
     }
 
@@ -576,6 +612,10 @@ impl Event {
             8 => {
                 let (slot, generation) = r.slot();
                 Self::Thawed { slot, generation }
+            }
+            9 => {
+                let (slot, generation) = r.slot();
+                Self::NotResized { slot, generation }
             }
             kind => return Err(MessageError::Kind(kind)),
         })

@@ -34,6 +34,7 @@ fn requests_survive_the_wire() {
         Request::Describe,
         Request::Freeze { slot, generation },
         Request::Thaw { slot, generation },
+        Request::Resize { slot, generation, size: Size { memory_mb: 1, tmp_mb: 2, function_tag: 3 } },
     ] {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
@@ -82,9 +83,16 @@ fn events_survive_the_wire() {
         }),
         Event::Frozen { slot, generation },
         Event::Thawed { slot, generation },
+        Event::NotResized { slot, generation },
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }
+}
+
+#[test]
+fn the_ledger_counts_whole_containers_of_the_base_size() {
+    assert_eq!([1, 128, 129, 256, 300, 10_240].map(ledger_mb), [128, 128, 256, 256, 384, 10_240]);
+    assert_eq!(ledger_mb(u32::MAX), u32::MAX);
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn control_settings(config: &Config) -> ControlConfig {
         default_account: config.default_account.clone(),
         access: if config.simple_auth { Access::Owner } else { Access::Anyone },
         millicpus: u32::try_from(config.cores.len() * 1000).unwrap_or(u32::MAX),
+        funclets: config.funclets,
         version: env!("CARGO_PKG_VERSION"),
         data: config.data.clone(),
     }
