@@ -202,5 +202,52 @@ class RestartTest(ResourceCase):
             return False
 
 
+class LogDiskTest(ResourceCase):
+    """A node with little disk for logs."""
+
+    ARGUMENTS = ("--log-disk=12MiB", "--log-disk-per-function=8MiB", "--code-disk=251MiB")
+    PRINTS = """
+import sys
+def handler(event, context):
+    for number in range(event["first"], event["first"] + 1000):
+        print(f"line {number:06d} " + "x" * 500)
+    sys.stdout.flush()
+"""
+
+    def kept(self, name):
+        """The lines of a function that are on disk, by number, and the bytes that they take."""
+        files = sorted((self.node.data / "logs").glob(f"*:{name}/*.log"))
+        entries = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        text = "".join(entry["Text"] for entry in entries)
+        return [int(number) for number in re.findall(r"line (\d{6}) x{500}\n", text)], sum(file.stat().st_size for file in files)
+
+    def newest(self, name):
+        files = sorted((self.node.data / "logs").glob(f"*:{name}/*.log"))
+        return files[-1].read_text() if files else ""
+
+    def counted(self):
+        return get_json(self.node.controller, "/v1/node")["LogDisk"]
+
+    def test_logs_fill_their_budget_and_the_oldest_go(self):
+        for name in ("first", "second"):
+            self.deploy(name, self.PRINTS, Timeout=timeout(30))
+            for first in range(0, 32000, 1000):
+                self.call(name, {"first": first})
+                until(lambda: f"line {first + 999:06d} " in self.newest(name), f"line {first + 999} on disk")
+            # 16 MB in all: the last lines are there, the first ones are not.
+            numbers, size = self.kept(name)
+            self.assertLessEqual(size, 8 << 20)
+            self.assertGreater(size, 4 << 20)
+            self.assertTrue(numbers == list(range(numbers[0], 32000)), f"one after the other from {numbers[0]} to {numbers[-1]}")
+            self.assertGreater(numbers[0], 0)
+        self.assertLess(self.kept("first")[1], self.kept("second")[1], "the older log gave way")
+        said = self.counted()
+        total = self.kept("first")[1] + self.kept("second")[1]
+        self.assertEqual((said["Bytes"], said["BudgetBytes"]), (total, 12 << 20))
+        self.assertEqual((said["WrittenBytes"], said["DroppedBytes"]), (said["RemovedBytes"] + said["Bytes"], 0))
+        self.assertLessEqual(total, 12 << 20)
+        self.assertEqual(self.node.cli("logs", "second").stdout.count("line 031999"), 1)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use faaster_function::{AccountId, RuntimeSpec};
 use faaster_shard::Notice;
 use faaster_store::code::{CodeError, Swept};
+use faaster_store::log::LogBudget;
 use faaster_store::registry::{self, JournalThread, RegistryError};
 use faaster_store::{CodeStore, Registry};
 use tokio::sync::mpsc::Receiver;
@@ -33,6 +34,10 @@ pub struct ControlConfig {
     pub access: Access,
     /// CPU of the node in thousandths of a core, for `/v1/resource`.
     pub millicpus: u32,
+    /// What functions print is kept on disk up to this.
+    pub log_budget: LogBudget,
+    /// Bytes of packages on disk.
+    pub code_budget_bytes: u64,
     /// How many there are when all are up.
     pub funclets: u16,
     /// Of the engine, for `/v1/node`.

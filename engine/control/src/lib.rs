@@ -12,6 +12,7 @@ mod code_thread;
 mod config;
 mod deploy;
 mod funclets;
+mod log_thread;
 mod logs;
 mod node;
 mod overview;

@@ -9,6 +9,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use faaster_function::record::{CodeRef, parse_hash};
 use faaster_protocol::funclet::CodeHash;
@@ -25,6 +27,11 @@ pub enum CodeError {
     Zip(#[from] ZipError),
     #[error("no space left on the device while writing {path}; free some, or move the data directory")]
     DiskFull { path: PathBuf },
+    #[error(
+        "code on this node takes {held_bytes} bytes and may take {budget_bytes} (code_disk): this package would need \
+         {needed_bytes}. Delete functions or versions; their code goes within a minute or two"
+    )]
+    OverBudget { held_bytes: u64, needed_bytes: u64, budget_bytes: u64 },
     #[error("cannot {step} {path}")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
 }
@@ -74,6 +81,29 @@ pub struct CodeStore {
     root: PathBuf,
     /// Packages that deploys under way have put and the registry does not name yet.
     pins: HashMap<CodeHash, u32>,
+    /// What each package takes, packed and unpacked, as far as it was looked at.
+    sizes: HashMap<CodeHash, u64>,
+    budget_bytes: u64,
+    counters: Arc<CodeCounters>,
+}
+
+/// What others may look at while the store's thread works.
+#[derive(Debug, Default)]
+pub struct CodeCounters {
+    held_bytes: AtomicU64,
+    refused_total: AtomicU64,
+}
+
+impl CodeCounters {
+    /// Bytes of all packages, packed and unpacked.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Packages refused for the budget.
+    pub fn refused_total(&self) -> u64 {
+        self.refused_total.load(Ordering::Relaxed)
+    }
 }
 
 impl CodeStore {
@@ -87,9 +117,48 @@ impl CodeStore {
             .mode(0o755)
             .create(root)
             .map_err(|source| CodeError::io("make the directory", root, source))?;
-        let mut store = Self { root: root.to_owned(), pins: HashMap::new() };
+        let (pins, sizes, counters) = (HashMap::new(), HashMap::new(), Arc::default());
+        let mut store = Self { root: root.to_owned(), pins, sizes, budget_bytes: u64::MAX, counters };
         let swept = store.sweep(is_used)?;
         Ok((store, swept))
+    }
+
+    /// Refuses packages from now on with which all would take more than this.
+    pub fn limit(&mut self, budget_bytes: u64) {
+        self.budget_bytes = budget_bytes;
+    }
+
+    /// To be kept by who wants to look at them.
+    pub fn counters(&self) -> Arc<CodeCounters> {
+        self.counters.clone()
+    }
+
+    /// Finds out what packages take that were there at the open; until then they do not count. Looks at every file, so
+    /// it is not done at the start.
+    ///
+    /// # Errors
+    /// The disk refuses; what was looked at by then counts.
+    pub fn measure(&mut self) -> Result<(), CodeError> {
+        let failed = |source| CodeError::io("read", &self.root, source);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            found.extend(parse_hash(&name).filter(|hash| !self.sizes.contains_key(hash)));
+        }
+        for hash in found {
+            let directory = self.directory(&hash);
+            let files =
+                bytes_below(&directory).map_err(|source| CodeError::io("read", &directory, source))?;
+            let zip = fs::metadata(self.zip_path(&hash)).map_or(0, |zip| zip.len());
+            self.count(hash, files + zip);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, hash: CodeHash, bytes: u64) {
+        let before = self.sizes.insert(hash, bytes).unwrap_or_default();
+        self.counters.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.held_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
     /// Stores a zip and unpacks it; cheap if the very same one is there. Pins it until [`Self::unpin`], so that it is
@@ -105,6 +174,9 @@ impl CodeStore {
         let code = CodeRef { sha256: hash, bytes: bytes.len() as u64 };
         let unpacked =
             if self.directory(&hash).is_dir() { None } else { Some(self.store_new(&hash, bytes)?) };
+        if let Some(unpacked) = unpacked {
+            self.count(hash, unpacked.bytes + code.bytes);
+        }
         *self.pins.entry(hash).or_default() += 1;
         Ok(StoredCode { code, unpacked })
     }
@@ -135,6 +207,9 @@ impl CodeStore {
             Err(source) => return Err(CodeError::io("rename", &directory, source)),
         }
         remove_file(&self.zip_path(hash))?;
+        if let Some(bytes) = self.sizes.remove(hash) {
+            self.counters.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
         Ok(Removed::Yes)
     }
 
@@ -186,6 +261,7 @@ impl CodeStore {
 
     fn store_aside(&self, bytes: &[u8], zip: &Path, directory: &Path) -> Result<Unpacked, CodeError> {
         let plan = plan(bytes)?;
+        self.check_budget(plan.bytes() + bytes.len() as u64)?;
         remove_tree(directory)?;
         DirBuilder::new()
             .mode(0o755)
@@ -204,6 +280,15 @@ impl CodeStore {
         let root = open_directory(&self.root)?;
         rustix::fs::syncfs(&root).map_err(|errno| CodeError::io("flush", &self.root, errno.into()))?;
         Ok(unpacked)
+    }
+
+    fn check_budget(&self, needed_bytes: u64) -> Result<(), CodeError> {
+        let (held_bytes, budget_bytes) = (self.counters.held_bytes(), self.budget_bytes);
+        if held_bytes.saturating_add(needed_bytes) > budget_bytes {
+            self.counters.refused_total.fetch_add(1, Ordering::Relaxed);
+            return Err(CodeError::OverBudget { held_bytes, needed_bytes, budget_bytes });
+        }
+        Ok(())
     }
 
     fn sweep(&mut self, is_used: impl Fn(&CodeHash) -> bool) -> Result<Swept, CodeError> {
@@ -239,6 +324,25 @@ impl CodeStore {
 
 fn rename(from: &Path, to: &Path) -> Result<(), CodeError> {
     fs::rename(from, to).map_err(|source| CodeError::io("rename", from, source))
+}
+
+/// Of all files; links count for nothing and are not followed.
+fn bytes_below(folder: &Path) -> io::Result<u64> {
+    let mut ahead = vec![folder.to_owned()];
+    let mut bytes = 0;
+    while let Some(folder) = ahead.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            // Not followed, as an entry's always is.
+            let found = entry.metadata()?;
+            if found.is_dir() {
+                ahead.push(entry.path());
+            } else if found.is_file() {
+                bytes += found.len();
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 /// Not there is as good as removed.

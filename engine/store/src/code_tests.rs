@@ -148,3 +148,36 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         .unwrap();
     assert!(status.success(), "the child says what failed");
 }
+
+#[test]
+fn a_budget_refuses_what_would_be_too_much_and_gives_back_what_was_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open(root.path());
+    let package = |byte: u8| zip(&[file("data", &[byte; 4000])]);
+    let each = 4000 + package(b'a').len() as u64;
+    store.limit(2 * each);
+    let counters = store.counters();
+    let first = store.put_zip(&package(b'a')).unwrap().code.sha256;
+    store.put_zip(&package(b'b')).unwrap();
+    assert_eq!(counters.held_bytes(), 2 * each);
+    let before = names(root.path());
+    let refused = store.put_zip(&package(b'c')).unwrap_err();
+    assert!(
+        matches!(refused, CodeError::OverBudget { needed_bytes, .. } if needed_bytes == each),
+        "{refused}"
+    );
+    assert_eq!((counters.refused_total(), names(root.path())), (1, before), "nothing is left of it");
+    store.put_zip(&package(b'a')).unwrap();
+    assert_eq!(counters.held_bytes(), 2 * each, "what is there costs nothing");
+    store.unpin(&first);
+    store.unpin(&first);
+    store.remove(&first).unwrap();
+    assert_eq!(counters.held_bytes(), each);
+    store.put_zip(&package(b'c')).unwrap();
+    // The next one finds what is there, once it has looked.
+    let mut next = open(root.path());
+    assert_eq!(next.counters().held_bytes(), 0);
+    next.measure().unwrap();
+    next.measure().unwrap();
+    assert_eq!(next.counters().held_bytes(), 2 * each);
+}

@@ -3,8 +3,8 @@
 //! Owns: the check. Must not know: who sends what.
 
 use faaster_protocol::funclet::{
-    Claim, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, RuntimeIndex, SlotId,
-    Ticket,
+    Claim, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, RuntimeIndex, Size,
+    SlotId, Ticket,
 };
 
 /// Each kind of message: taken and said again, it is the same; of another length it is none.
@@ -47,10 +47,12 @@ fn claim() -> Claim {
 /// Every kind byte, and some whole messages.
 pub fn seeds() -> Vec<Vec<u8>> {
     let (slot, generation) = (SlotId(3), Generation(4));
-    let mut seeds: Vec<Vec<u8>> = (0..9u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..10u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
     seeds.push(Request::Claim(claim()).encode().to_vec());
     seeds.push(Request::Kill { slot, generation }.encode().to_vec());
     seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
+    let size = Size { memory_mb: 256, tmp_mb: 128, function_tag: 5 };
+    seeds.push(Request::Resize { slot, generation, size }.encode().to_vec());
     seeds.push(Request::CancelClaim { ticket: Ticket(9) }.encode().to_vec());
     seeds.push(Event::Shortage { memory_mb: 128 }.encode().to_vec());
     seeds.push(LinkMessage::Stop { grace_ms: 5 }.encode().to_vec());

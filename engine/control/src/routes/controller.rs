@@ -175,6 +175,12 @@ async fn node_view(State(node): Shared) -> Reply {
         "Shards": shards,
         "Funclets": funclets,
         "Runtimes": runtimes,
+        "LogDisk": node.log_disk.view(node.config.log_budget),
+        "CodeDisk": {
+            "Bytes": node.code_disk.held_bytes(),
+            "BudgetBytes": node.config.code_budget_bytes,
+            "RefusedTotal": node.code_disk.refused_total(),
+        },
         // Stored functions whose runtime this node does not have.
         "SkippedFunctions": skipped,
     })))

@@ -87,6 +87,10 @@ pub(crate) struct Config {
     pub engine_gid: u32,
     pub grace: Duration,
     pub log_level: LogLevel,
+    /// 0: what functions print is not kept on disk.
+    pub log_disk_bytes: u64,
+    pub log_disk_per_function_bytes: u64,
+    pub code_disk_bytes: u64,
     /// Cores that shards and instances may use.
     pub cores: Vec<u16>,
 }
@@ -258,6 +262,17 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
                 ("debug", LogLevel::Debug),
             ],
         ),
+        log_disk_bytes: r.one("log_disk", |text| disk(text, 0), |bytes| value::show_size(*bytes)),
+        log_disk_per_function_bytes: r.one(
+            "log_disk_per_function",
+            |text| disk(text, limits::LOG_DISK_PER_FUNCTION_BYTES_MIN),
+            |bytes| value::show_size(*bytes),
+        ),
+        code_disk_bytes: r.one(
+            "code_disk",
+            |text| disk(text, limits::UNZIPPED_BYTES_MAX),
+            |bytes| value::show_size(*bytes),
+        ),
         cores: machine.cores.clone(),
     };
     relations(&mut r, &config);
@@ -339,6 +354,17 @@ fn memory(text: &str, machine: &Machine) -> Result<u64, String> {
     } else {
         Ok(bytes)
     }
+}
+
+fn disk(text: &str, least: u64) -> Result<u64, String> {
+    if text.ends_with('%') {
+        return Err("must be a size such as 512MiB or 2GiB".to_owned());
+    }
+    let bytes = value::size(text, 0)?;
+    if bytes < least {
+        return Err(format!("must be at least {}", value::show_size(least)));
+    }
+    Ok(bytes)
 }
 
 fn runtime_folders(values: &[String]) -> Result<Vec<PathBuf>, String> {

@@ -154,6 +154,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("engine_uid", "UID", "64901", One, "User that the engine runs as; must not be 0"),
     row("engine_gid", "GID", "64901", One, "Group that the engine runs as; must not be 0"),
     row("grace", "DURATION", "30s", One, "How long a stop waits for calls that are in flight"),
+    row("log_disk", "SIZE", "1GiB", One, "Logs of functions on disk, the oldest go first; 0: none"),
+    row("log_disk_per_function", "SIZE", "16MiB", One, "Same for one function"),
+    row("code_disk", "SIZE", "20GiB", One, "Code of functions on disk; with more, uploads are refused"),
     row("log_level", "LEVEL", "info", One, "What is said on standard error: error, warn, info or debug"),
 ];
 
