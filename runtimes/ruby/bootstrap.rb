@@ -5,6 +5,7 @@ require "json"
 require "time"
 
 module Faaster
+  LAYER_DIR = "/opt/ruby/lib"
   TASK_DIR = ENV.delete("FAASTER_TASK_DIR") || "/var/task"
   RUNTIME_DIR = ENV.delete("FAASTER_RUNTIME_DIR") || "/var/runtime"
   CHANNEL_FD = 3
@@ -214,7 +215,7 @@ module Faaster
       Context.about = about
       apply_environment(about)
       Dir.chdir(TASK_DIR)
-      $LOAD_PATH.unshift(TASK_DIR, File.join(TASK_DIR, "vendor"), File.join(TASK_DIR, "lib"))
+      $LOAD_PATH.unshift(TASK_DIR, File.join(TASK_DIR, "vendor"), File.join(TASK_DIR, "lib"), LAYER_DIR)
       @handler = Loader.find(about["handler"].to_s, TASK_DIR)
       srand
     end

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use faaster_function::{AccountId, RuntimeSpec};
+use faaster_function::{AccountId, FunctionRecord, RuntimeSpec};
 use faaster_shard::Notice;
 use faaster_store::code::{CodeError, Swept};
 use faaster_store::log::LogBudget;
@@ -106,8 +106,16 @@ impl Store {
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let (registry, journal) = Registry::open(data)?;
         let records = registry::wait(|done| registry.all(done))?;
-        let used: std::collections::BTreeSet<_> = records.iter().map(|record| record.code.sha256).collect();
-        let (code, swept) = CodeStore::open(&data.join("code"), |hash| used.contains(hash))?;
+        let layers = registry::wait(|done| registry.layers(None, done))?;
+        let of_layers = layers.iter().map(|layer| layer.code.sha256);
+        let used: std::collections::BTreeSet<_> =
+            records.iter().flat_map(FunctionRecord::packages).chain(of_layers).collect();
+        let (mut code, swept) = CodeStore::open(&data.join("code"), |hash| used.contains(hash))?;
+        // Merged trees have no zip to be unpacked again from.
+        for layers in records.iter().filter_map(|record| record.settings.layers.as_ref()) {
+            let packages: Vec<_> = layers.list.iter().map(|layer| layer.code.sha256).collect();
+            code.restore_tree(&packages)?;
+        }
         Ok(Self { registry, journal, code, swept })
     }
 }

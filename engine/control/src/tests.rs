@@ -34,6 +34,7 @@ use crate::{deploy, routes};
 mod changes;
 mod golden;
 mod introspection;
+mod layers;
 mod looping;
 
 const ACCOUNT: &str = "df391b08c64c426a81645468c75163a5";

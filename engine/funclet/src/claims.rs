@@ -188,6 +188,7 @@ mod tests {
             tmp_mb: 512,
             deadline_ns: 0,
             network: None,
+            layers: None,
         }
     }
 

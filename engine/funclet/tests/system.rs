@@ -17,6 +17,8 @@ mod deaths;
 mod frozen;
 #[path = "system/hostile_engine.rs"]
 mod hostile_engine;
+#[path = "system/layers.rs"]
+mod layers;
 #[path = "system/leftovers.rs"]
 mod leftovers;
 #[path = "system/programs.rs"]

@@ -38,6 +38,8 @@ pub struct Deployed {
     pub env: BTreeMap<String, String>,
     /// What it may reach; `None`: the node's default.
     pub network_mode: Option<NetworkMode>,
+    /// The package that it sees at /opt.
+    pub layers: Option<CodeHash>,
     /// Stable hash of `key` and `revision`; names the function in funclet messages.
     pub function_tag: u64,
     /// Stable hash of the owner.

@@ -148,6 +148,10 @@ pub const CODE_COLLECT_INTERVAL: Duration = Duration::from_secs(30);
 
 // --- Functions and scheduling ----------------------------------------------------------------------------
 
+/// Layers of one function (AWS contract).
+pub const LAYERS_PER_FUNCTION_MAX: usize = 5;
+/// Versions of all layers of one node.
+pub const LAYER_VERSIONS_MAX: usize = 10_000;
 /// Functions (versions counted apart) on one node.
 pub const FUNCTIONS_MAX: usize = 100_000;
 /// Bytes of a function's name.

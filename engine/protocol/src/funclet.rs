@@ -110,6 +110,8 @@ pub struct Claim {
     pub deadline_ns: u64,
     /// `None`: the node's default.
     pub network: Option<NetworkMode>,
+    /// What is mounted at /opt.
+    pub layers: Option<CodeHash>,
 }
 
 /// What a container is to have after its function's memory was edited.
@@ -358,6 +360,12 @@ impl Writer {
             Some(NetworkMode::Full) => 3,
         }])
     }
+    fn package(&mut self, package: Option<CodeHash>) -> &mut Self {
+        match package {
+            None => self.put(&[0]),
+            Some(hash) => self.put(&[1]).put(&hash.0),
+        }
+    }
     fn placement(&mut self, placement: Placement) -> &mut Self {
         self.u16(match placement {
             Placement::Free => u16::MAX,
@@ -402,6 +410,13 @@ impl Reader<'_> {
             _ => return Err(MessageError::Field("network")),
         })
     }
+    fn package(&mut self) -> Result<Option<CodeHash>, MessageError> {
+        match self.u8() {
+            0 => Ok(None),
+            1 => Ok(Some(CodeHash(self.take()))),
+            _ => Err(MessageError::Field("layers")),
+        }
+    }
     fn placement(&mut self) -> Placement {
         match self.u16() {
             u16::MAX => Placement::Free,
@@ -421,7 +436,7 @@ impl Request {
                 let mut w = Writer::new(1);
                 w.u64(claim.ticket.0).u16(claim.runtime.0).placement(claim.placement).put(&claim.code.0);
                 w.u64(claim.account_tag).u64(claim.function_tag).u32(claim.memory_mb).u32(claim.pids_max);
-                w.u32(claim.tmp_mb).u64(claim.deadline_ns).network(claim.network);
+                w.u32(claim.tmp_mb).u64(claim.deadline_ns).network(claim.network).package(claim.layers);
                 w.bytes
             }
             Self::CancelClaim { ticket } => Writer::new(2).u64(ticket.0).bytes,
@@ -457,6 +472,7 @@ impl Request {
                 tmp_mb: r.u32(),
                 deadline_ns: r.u64(),
                 network: r.network()?,
+                layers: r.package()?,
             }),
             2 => Self::CancelClaim { ticket: Ticket(r.u64()) },
             3 => {

@@ -16,6 +16,7 @@ fn claim() -> Claim {
         tmp_mb: 512,
         deadline_ns: u64::MAX,
         network: None,
+        layers: None,
     }
 }
 
@@ -28,6 +29,7 @@ fn requests_survive_the_wire() {
         Request::Claim(Claim { network: Some(NetworkMode::None), ..claim() }),
         Request::Claim(Claim { network: Some(NetworkMode::Egress), ..claim() }),
         Request::Claim(Claim { network: Some(NetworkMode::Full), ..claim() }),
+        Request::Claim(Claim { layers: Some(CodeHash([8; 32])), ..claim() }),
         Request::CancelClaim { ticket: Ticket(4) },
         Request::Kill { slot, generation },
         Request::Place { slot, generation, placement: Placement::Free },

@@ -145,6 +145,7 @@ impl<R: Ring> Shard<R> {
             tmp_mb: tmp_mb(deployed.memory_mb),
             deadline_ns: self.now_ns + deployed.timeout_ms * 1_000_000,
             network: deployed.network_mode,
+            layers: deployed.layers,
         };
         self.functions.get_mut(index).starting += 1;
         self.counters.cold_starts_total += 1;

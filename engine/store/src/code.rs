@@ -16,6 +16,7 @@ use faaster_function::record::{CodeRef, parse_hash};
 use faaster_protocol::funclet::CodeHash;
 use sha2::{Digest, Sha256};
 
+use crate::tree;
 use crate::zip::unpack::{UnpackError, Unpacked, unpack};
 use crate::zip::{ZipError, plan::plan};
 
@@ -146,11 +147,10 @@ impl CodeStore {
             found.extend(parse_hash(&name).filter(|hash| !self.sizes.contains_key(hash)));
         }
         for hash in found {
-            let directory = self.directory(&hash);
-            let files =
-                bytes_below(&directory).map_err(|source| CodeError::io("read", &directory, source))?;
-            let zip = fs::metadata(self.zip_path(&hash)).map_or(0, |zip| zip.len());
-            self.count(hash, files + zip);
+            // A merged package has none, and costs no more than its directories.
+            let Ok(zip) = fs::metadata(self.zip_path(&hash)) else { continue };
+            let files = self.unpacked_bytes(&hash)?;
+            self.count(hash, files + zip.len());
         }
         Ok(())
     }
@@ -181,7 +181,64 @@ impl CodeStore {
         Ok(StoredCode { code, unpacked })
     }
 
-    /// Ends a pin of [`Self::put_zip`].
+    /// Merges packages that are here into one, the later over the earlier, and pins it like [`Self::put_zip`]. One alone is
+    /// its own.
+    ///
+    /// # Errors
+    /// The disk refuses; then nothing is left of it.
+    pub fn put_tree(&mut self, packages: &[CodeHash]) -> Result<CodeHash, CodeError> {
+        let hash = tree_hash(packages);
+        self.restore_tree(packages)?;
+        *self.pins.entry(hash).or_default() += 1;
+        Ok(hash)
+    }
+
+    /// Makes a merged package if it is not there.
+    ///
+    /// # Errors
+    /// The disk refuses; then nothing is left of it.
+    pub fn restore_tree(&mut self, packages: &[CodeHash]) -> Result<(), CodeError> {
+        let hash = tree_hash(packages);
+        let (aside, place) = (self.aside(&hash, "new"), self.directory(&hash));
+        if place.is_dir() {
+            return Ok(());
+        }
+        let made = self.merge(packages, &aside).and_then(|()| {
+            let root = open_directory(&self.root)?;
+            rustix::fs::syncfs(&root).map_err(|errno| CodeError::io("flush", &self.root, errno.into()))?;
+            rename(&aside, &place)?;
+            flush_directory(&self.root)
+        });
+        if made.is_err() {
+            // Best effort: what cannot be removed now is swept at the next open.
+            remove_tree(&aside).unwrap_or_default();
+        }
+        made
+    }
+
+    fn merge(&self, packages: &[CodeHash], aside: &Path) -> Result<(), CodeError> {
+        remove_tree(aside)?;
+        DirBuilder::new()
+            .mode(0o755)
+            .create(aside)
+            .map_err(|source| CodeError::io("make the directory", aside, source))?;
+        for package in packages {
+            tree::lay_over(&self.directory(package), aside)
+                .map_err(|failed| CodeError::io(failed.step, &failed.path, failed.source))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of a package's files, unpacked.
+    ///
+    /// # Errors
+    /// It is not there or cannot be read.
+    pub fn unpacked_bytes(&self, hash: &CodeHash) -> Result<u64, CodeError> {
+        let directory = self.directory(hash);
+        bytes_below(&directory).map_err(|source| CodeError::io("read", &directory, source))
+    }
+
+    /// Ends a pin of [`Self::put_zip`] or [`Self::put_tree`].
     pub fn unpin(&mut self, hash: &CodeHash) {
         if let Some(count) = self.pins.get_mut(hash) {
             *count -= 1;
@@ -324,6 +381,16 @@ impl CodeStore {
 
 fn rename(from: &Path, to: &Path) -> Result<(), CodeError> {
     fs::rename(from, to).map_err(|source| CodeError::io("rename", from, source))
+}
+
+/// What names the merge of these packages, in this order.
+fn tree_hash(packages: &[CodeHash]) -> CodeHash {
+    if let [alone] = packages {
+        return *alone;
+    }
+    let mut hash = Sha256::new_with_prefix(b"faaster layers\n");
+    packages.iter().for_each(|package| hash.update(package.0));
+    CodeHash(hash.finalize().into())
 }
 
 /// Of all files; links count for nothing and are not followed.

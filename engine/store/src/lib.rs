@@ -9,6 +9,7 @@ pub mod code;
 pub mod log;
 pub mod pack;
 pub mod registry;
+mod tree;
 pub mod zip;
 
 pub use code::CodeStore;

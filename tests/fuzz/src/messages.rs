@@ -41,6 +41,7 @@ fn claim() -> Claim {
         tmp_mb: 512,
         deadline_ns: u64::MAX,
         network: None,
+        layers: Some(CodeHash([2; 32])),
     }
 }
 

@@ -65,7 +65,9 @@ pub(super) fn missing(key: &str) -> Reply {
 pub(super) fn registry_failed(error: &RegistryError) -> Reply {
     match error {
         RegistryError::Busy => later(&error.to_string()),
-        RegistryError::Full | RegistryError::DiskFull { .. } => text(507, chain(error)),
+        RegistryError::Full | RegistryError::LayersFull | RegistryError::DiskFull { .. } => {
+            text(507, chain(error))
+        }
         _ => text(500, chain(error)),
     }
 }
