@@ -265,6 +265,14 @@ pub const TMP_MB_MAX: u32 = 10_240;
 pub const BOOT_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 /// Processes and threads of a container before it is claimed.
 pub const BOOT_PIDS: u32 = 128;
+/// Prepared containers of one runtime take no more than this part of the node's memory, unless the settings say how many.
+pub const POOL_PART_OF_MEMORY: u64 = 64;
+/// What a prepared container is taken to need: one that has booted an interpreter of its own,
+pub const PREPARED_BYTES_BOOTED: u64 = 16 * 1024 * 1024;
+/// one whose runtime is a fork server's child,
+pub const PREPARED_BYTES_FORKED: u64 = 5 * 1024 * 1024;
+/// and one whose program starts when it is claimed.
+pub const PREPARED_BYTES_PARKED: u64 = 1024 * 1024;
 /// Orders that a fork server has before it; the kernel queues ten messages (net.unix.max_dgram_qlen).
 pub const FORK_ORDERS_MAX: usize = 4;
 /// Children of one fork server before another takes its place: they share an address layout and a hash seed.
