@@ -26,6 +26,7 @@ mod notice;
 mod poller;
 mod pool;
 pub mod probe;
+mod reclaim;
 mod rootfs;
 mod serve;
 mod slots;

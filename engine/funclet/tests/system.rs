@@ -23,6 +23,8 @@ mod leftovers;
 mod pools;
 #[path = "system/programs.rs"]
 mod programs;
+#[path = "system/reclaimed.rs"]
+mod reclaimed;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/times.rs"]
