@@ -37,9 +37,10 @@ def become_child(prime):
     from faaster_runtime import fork_server
 
     del sys.argv[1:]
-    number = fork_server.serve(CONTROL_FD, FILTERS_FD)
-    # Once more, for the memory that it touches is not shared any longer, and is better touched before a claim.
-    prime.again(RUNTIME_DIR)
+    number, hurry = fork_server.serve(CONTROL_FD, FILTERS_FD)
+    if not hurry:
+        # Once more, for the memory that it touches is not shared any longer, and is better touched before a claim.
+        prime.again(RUNTIME_DIR)
     fork_server.tell_number(number)
 
 

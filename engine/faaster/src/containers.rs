@@ -81,6 +81,7 @@ fn settings(start: &Start, index: u16) -> FuncletConfig {
         pool_max: config.pool_max,
         pool_fall_after: config.pool_fall_after,
         network: start.network.clone(),
+        fault_points: config.fault_points.clone(),
     }
 }
 

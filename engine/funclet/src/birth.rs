@@ -24,6 +24,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::cgroup::{Backend, CgroupError, CpuShare, Group, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
+use crate::fault::{FaultPoint, Faults};
 use crate::forks::birth::Between;
 use crate::rootfs::proc::{ProcMask, ProcMount};
 use crate::rootfs::{NEW, Rootfs};
@@ -88,6 +89,7 @@ pub(crate) struct Nursery {
     runtimes: Vec<Prepared>,
     /// Of containers whose runtime comes from a fork server.
     adopter: Prepared,
+    faults: Faults,
 }
 
 /// Command line and environment of a runtime's init.
@@ -102,6 +104,8 @@ struct Prepared {
 pub(crate) struct Born {
     pub pid: ProcessId,
     pub pidfd: PidFd,
+    /// Its network namespace, or why it cannot be had.
+    pub network: Result<OwnedFd, Errno>,
     /// Read end of the status pipe, non-blocking.
     pub status: OwnedFd,
     /// The engine's end of the frame channel.
@@ -155,7 +159,11 @@ impl Nursery {
     ///
     /// # Errors
     /// What cannot be opened.
-    pub(crate) fn open(init_path: &std::path::Path, runtimes: &[RuntimeSpec]) -> Result<Self, BirthError> {
+    pub(crate) fn open(
+        init_path: &std::path::Path,
+        runtimes: &[RuntimeSpec],
+        faults: Faults,
+    ) -> Result<Self, BirthError> {
         let open = |path: &std::path::Path, what, flags: OFlags| {
             rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
                 .map_err(|source| BirthError::Descriptor { what, source })
@@ -171,7 +179,7 @@ impl Nursery {
             arguments: c_strings(["faaster-init", KIND_FORKED].map(str::to_owned)),
             environment: c_strings([]),
         };
-        Ok(Self { null, init, filters, own_pidfd, proc, runtimes, adopter })
+        Ok(Self { null, init, filters, own_pidfd, proc, runtimes, adopter, faults })
     }
 
     /// Makes a container and lets it go; it boots on its own from here.
@@ -184,10 +192,12 @@ impl Nursery {
         cgroups: &dyn Backend,
         rootfs: &Rootfs,
     ) -> Result<Born, BirthError> {
-        let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
         let Group { birth, joins, mut limits } = cgroups.create(order.group)?;
-        cgroups.write_limits(&mut limits, &boot)?;
         let group = Joined { birth, joins };
+        self.faults.at(FaultPoint::CreateCgroups);
+        let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
+        cgroups.write_limits(&mut limits, &boot)?;
+        self.faults.at(FaultPoint::CreateLimits);
         let ends = Ends::make(order.uid)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
@@ -199,14 +209,19 @@ impl Nursery {
                     .map_err(|source| BirthError::Descriptor { what: "a pipe for a number", source })?,
             ),
         };
+        self.faults.at(FaultPoint::CreateEnds);
         let adopted = adoption.as_ref().map(|(read, _)| read);
         let (child, steps) = self.start(order, &group, rootfs, &ends, &tmp.mount, adopted)?;
+        self.faults.at(FaultPoint::CreateCloned);
+        // While it waits: once it has changed its user, only who has CAP_SYS_PTRACE may look, until its init has begun.
+        let network = self.network_namespace(child.pid);
         if let Err(error) = self.let_go(&child, order, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
             child.pidfd.reap().ok();
             return Err(error);
         }
+        self.faults.at(FaultPoint::CreateGone);
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, runtime_channel, log_write, .. } = ends;
         let passage = match adoption {
@@ -216,7 +231,7 @@ impl Nursery {
                 Some(Box::new(Passage { channel: runtime_channel, log: log_write, number, joins }))
             }
         };
-        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits, steps, passage })
+        Ok(Born { pid, pidfd, network, status, channel, log, tmp: tmp.context, limits, steps, passage })
     }
 
     /// The network namespace of a container that is ours and not reaped.
@@ -292,6 +307,10 @@ impl Nursery {
                 environment: &prepared.environment,
             },
         ]);
+        let fault = self.faults.in_birth();
+        if let Some(fault) = &fault {
+            fault.put_into(&mut steps, parent);
+        }
         let cgroup = group.birth.as_ref().map(|dir| dir.as_fd());
         let report = ends.status_write.as_fd();
         let child = match order.entrance {
@@ -317,6 +336,7 @@ impl Nursery {
         if matches!(order.entrance, Entrance::Init) {
             self.write_maps(child, &format!("0 {} {UIDS_PER_SLOT}", order.uid))?;
         }
+        self.faults.at(FaultPoint::CreateMapped);
         match proc {
             ProcMount::Inside => fdpass::send_with_fds(go, b"g", &[])
                 .map(drop)
@@ -347,6 +367,7 @@ impl Nursery {
         let birth =
             Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report: report.as_fd() };
         let helper = birth.start();
+        self.faults.at(FaultPoint::CreateHelper);
         // Whatever happened: our own children are to be born in our own namespace again.
         self.own_pidfd.enter_pid_namespace_for_children().map_err(failed)?;
         let helper = helper.map_err(failed)?;

@@ -111,6 +111,9 @@ pub struct FuncletConfig {
     /// `None`: containers have their loopback alone.
     #[serde(default)]
     pub network: Option<NetworkConfig>,
+    /// Folder by which tests end this funclet at named places.
+    #[serde(default)]
+    pub fault_points: Option<PathBuf>,
 }
 
 fn boot_timeout_default() -> Duration {
@@ -259,6 +262,9 @@ pub fn instance_of_cgroup(name: &str) -> Option<InstanceId> {
 }
 
 #[cfg(test)]
+pub(crate) use tests::sample;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -284,6 +290,7 @@ mod tests {
             pool_max: POOL_MAX_DEFAULT,
             pool_fall_after: POOL_FALL_AFTER,
             network: None,
+            fault_points: None,
         }
     }
 

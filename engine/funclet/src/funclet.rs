@@ -21,6 +21,7 @@ use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
+use crate::fault::{FaultPoint, Faults};
 use crate::forks::ForkServer;
 use crate::ledger::Ledger;
 use crate::link;
@@ -57,6 +58,8 @@ pub enum FuncletError {
     Leftovers(Vec<String>),
     #[error("cannot make room for descriptors")]
     Descriptors(#[source] Errno),
+    #[error("the folder of fault points cannot be used; it must be root's, and nobody else may write to it")]
+    Faults(#[source] Errno),
     #[error("cannot wait for events")]
     Poll(#[source] Errno),
     #[error("cannot come back from a container's namespace")]
@@ -97,6 +100,13 @@ struct Stopping {
     reason: ExitReason,
 }
 
+/// Whether it has been said that containers cannot be frozen here: each idle one is tried again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freezing {
+    NotRefused,
+    Refused,
+}
+
 /// What engines have asked since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -110,6 +120,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Funclet {
     pub(crate) config: FuncletConfig,
+    pub(crate) faults: Faults,
     pub(crate) poller: Poller,
     link: OwnedFd,
     death_pipe: OwnedFd,
@@ -138,6 +149,7 @@ pub(crate) struct Funclet {
     pub(crate) shortage: Shortage,
     pub(crate) counters: Counters,
     stopping: Option<Stopping>,
+    pub(crate) freezing: Freezing,
     /// Cgroups of dead containers are looked at when something may have changed.
     pub(crate) removal_due: bool,
     /// The slot that was looked at last for that.
@@ -172,18 +184,23 @@ impl Funclet {
         rustix::process::umask(Mode::from_raw_mode(0o022));
         // Each container takes two, and more before it is claimed.
         fdtable::reserve(&link, DESCRIPTORS_EXPECTED).map_err(FuncletError::Descriptors)?;
-        let nursery = Nursery::open(&config.init_path, &config.runtimes)?;
+        let faults = Faults::open(&config).map_err(FuncletError::Faults)?;
+        let nursery = Nursery::open(&config.init_path, &config.runtimes, faults.clone())?;
         // A funclet that was killed and is started again finds its cgroups full of the dead.
         sweep::clear(&config.cgroup_name())?;
+        faults.at(FaultPoint::StartSwept);
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
+        faults.at(FaultPoint::StartCgroups);
         // Its thread stays in the host's mount namespace, which we leave next.
-        let network = link::start_network(&config);
+        let network = link::start_network(&config, &faults);
+        faults.at(FaultPoint::StartNetwork);
         let rootfs =
             rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes, config.resolv_conf())
                 .inspect_err(|_| {
                     cgroups.remove_top().ok();
                 })?;
+        faults.at(FaultPoint::StartRoots);
         rustix::fs::fcntl_setfl(&link, OFlags::NONBLOCK).map_err(FuncletError::Poll)?;
         let poller = Poller::new().map_err(FuncletError::Poll)?;
         poller.add(&link, Token::Link, Interest::Read).map_err(FuncletError::Poll)?;
@@ -195,6 +212,7 @@ impl Funclet {
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
         let fork_servers = config.runtimes.iter().map(ForkServer::of).collect();
         Ok(Self {
+            faults,
             poller,
             link,
             death_pipe,
@@ -218,6 +236,7 @@ impl Funclet {
             shortage: Shortage::Over,
             counters: Counters::default(),
             stopping: None,
+            freezing: Freezing::NotRefused,
             removal_due: false,
             removal_cursor: SlotId(0),
             memory_returned: false,
@@ -359,7 +378,8 @@ impl Funclet {
             Ok(received) => match LinkMessage::decode(&bytes[..received.bytes]) {
                 Ok(LinkMessage::Channels { .. }) => {
                     let engine = self.channels.next_engine();
-                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd))
+                    received.fds.into_iter().for_each(|fd| self.add_channel(engine, fd));
+                    self.faults.at(FaultPoint::StartConnected);
                 }
                 Ok(LinkMessage::Stop { grace_ms }) => {
                     self.stop(ExitReason::Stopped, Duration::from_millis(u64::from(grace_ms)));

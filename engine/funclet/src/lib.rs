@@ -15,6 +15,7 @@ mod code;
 pub mod config;
 mod container;
 mod demand;
+mod fault;
 mod forks;
 mod funclet;
 mod hello;

@@ -13,6 +13,8 @@ mod claims;
 mod confinement;
 #[path = "system/deaths.rs"]
 mod deaths;
+#[path = "system/faults.rs"]
+mod faults;
 #[path = "system/frozen.rs"]
 mod frozen;
 #[path = "system/hostile_engine.rs"]

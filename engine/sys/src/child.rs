@@ -7,6 +7,7 @@
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
@@ -40,6 +41,11 @@ pub enum Step<'a> {
     Report(u8),
     /// Waits for one byte on a socket; a descriptor that comes with it is kept for [`Step::AttachReceived`].
     AwaitGo(BorrowedFd<'a>),
+    /// Writes a line to a file and waits for the end of the process of this pidfd: for tests, which end the maker then.
+    AwaitDeath {
+        of: BorrowedFd<'a>,
+        note: BorrowedFd<'a>,
+    },
     /// Sends one byte on a socket, and with it a new procfs of this process's pid namespace, not attached yet.
     SendProc(BorrowedFd<'a>),
     /// The score by which the kernel chooses whom to end when memory is out (proc_pid_oom_score_adj(5)), for this
@@ -103,6 +109,7 @@ impl Step<'_> {
             Self::JoinCgroup(_) => "joining a cgroup",
             Self::Report(_) => "reporting",
             Self::AwaitGo(_) => "waiting for its go",
+            Self::AwaitDeath { .. } => "waiting for its maker's end",
             Self::SendProc(_) => "mounting /proc for another",
             Self::OomScore(_) => "setting its out-of-memory score",
             Self::BecomeRoot => "becoming root of its user namespace",
@@ -159,6 +166,7 @@ impl State {
             Step::JoinCgroup(procs) => rustix::io::retry_on_intr(|| rustix::io::write(procs, b"0")).map(drop),
             Step::Report(kind) => self.write_report([kind, 0, 0, 0]),
             Step::AwaitGo(socket) => self.await_go(socket),
+            Step::AwaitDeath { of, note } => await_death(of, note),
             Step::SendProc(socket) => send_proc(socket),
             Step::OomScore(score) => oom_score(score),
             Step::BecomeRoot => become_root(),
@@ -284,6 +292,12 @@ fn new_proc() -> Result<OwnedFd, Errno> {
 fn send_proc(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let proc = new_proc()?;
     crate::fdpass::send_with_fds(socket, b"g", &[proc.as_fd()]).map(drop)
+}
+
+fn await_death(of: BorrowedFd<'_>, note: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::write(note, b"here\n")?;
+    let mut fds = [PollFd::new(&of, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).map(drop)
 }
 
 fn pivot_to(root: &CStr) -> Result<(), Errno> {

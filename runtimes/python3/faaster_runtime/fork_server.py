@@ -16,8 +16,8 @@ from . import confine
 
 READY = b"ready"
 TAKEN = b"taken"
-# user, most open files (soft, hard); little-endian. Descriptors: init's pidfd, channel, log, number, cgroup.procs ...
-ORDER = struct.Struct("<3I")
+# user, most open files (soft, hard), 1 if a call waits for the child; little-endian. Descriptors: init's pidfd, channel, log, number, cgroup.procs ...
+ORDER = struct.Struct("<4I")
 ORDER_FDS_MAX = 16
 CHANNEL_FD = 3
 NUMBER_FD = 4
@@ -25,11 +25,14 @@ INIT = 1
 
 
 def serve(control_fd, filters_fd):
-    """Comes back in a child that is in its container and confined, with the descriptor on which it tells its number."""
+    """Comes back in a child that is in its container and confined, with the descriptor on which it tells its number,
+    and whether a call waits for it."""
     control = socket.socket(fileno=control_fd)
     filters = confine.read_filters(filters_fd)
     # The kernel reaps children at once: a dead one that came from outside keeps its container from ending.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # What these make once in a process, the children need not.
+    renew()
     control.send(READY)
     while True:
         order, descriptors, _, _ = socket.recv_fds(control, ORDER.size, ORDER_FDS_MAX)
@@ -37,8 +40,9 @@ def serve(control_fd, filters_fd):
             os._exit(0)
         if _fork_into(descriptors[0]) == 0:
             control.detach()
-            _come_in(ORDER.unpack(order), descriptors, filters)
-            return NUMBER_FD
+            *about, hurry = ORDER.unpack(order)
+            _come_in(about, descriptors, filters)
+            return NUMBER_FD, hurry != 0
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(TAKEN)

@@ -12,12 +12,13 @@ import sys
 
 PRIME_MODULES = "prime/modules.txt"
 PRIME_TASK = "prime/task"
+PRIME_MODULE = "prime_index"
 # The meta of a `load` frame (docs/protocol.md section 4).
 ABOUT = {
     "functionName": "prime",
     "functionVersion": "1",
     "brn": "brn:prime",
-    "handler": "prime_index.handler",
+    "handler": PRIME_MODULE + ".handler",
     "memoryMB": 128,
     "timeoutMs": 1000,
     "concurrency": 0,
@@ -47,8 +48,9 @@ def again(runtime_dir):
 
 
 def _rehearse(task_dir):
-    search, modules, environment = list(sys.path), set(sys.modules), dict(os.environ)
-    folder = os.getcwd()
+    # Nothing here goes through sys.modules: to look at an object is to write its count of references, and the pages of
+    # all these names are better left to be shared with siblings.
+    search, environment, folder = list(sys.path), dict(os.environ), os.getcwd()
     ours, theirs = socket.socketpair()
     try:
         with ours, theirs:
@@ -58,9 +60,7 @@ def _rehearse(task_dir):
         sys.path[:] = search
         for name in set(os.environ) - set(environment):
             del os.environ[name]
-        for name in set(sys.modules) - modules:
-            if name.startswith("prime_"):
-                del sys.modules[name]
+        sys.modules.pop(PRIME_MODULE, None)
         for path in [path for path in sys.path_importer_cache if path.startswith(task_dir)]:
             del sys.path_importer_cache[path]
 
@@ -73,7 +73,7 @@ def _first_calls(ours, theirs, task_dir):
     channel = Channel(ours.fileno(), None)
     theirs.sendall(frame(LOAD, 0, meta=json.dumps(ABOUT).encode()))
     about = json.loads(channel.receive_load())
-    handler = serve.load_handler(about, task_dir, frozenset(sys.modules))
+    handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)
     run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))
     channel.out.append(frame(READY, 0))

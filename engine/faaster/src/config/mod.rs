@@ -93,6 +93,8 @@ pub(crate) struct Config {
     pub engine_gid: u32,
     pub grace: Duration,
     pub log_level: LogLevel,
+    /// `None`: nobody wants funclets to end at named places.
+    pub fault_points: Option<PathBuf>,
     /// Cores that shards and instances may use.
     pub cores: Vec<u16>,
 }
@@ -277,6 +279,9 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
                 ("debug", LogLevel::Debug),
             ],
         ),
+        fault_points: r.one("fault_points", fault_points, |path| {
+            path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
+        }),
         cores: machine.cores.clone(),
     };
     relations(&mut r, &config);
@@ -407,6 +412,10 @@ fn dns(values: &[String]) -> Result<Vec<IpAddr>, String> {
         }
     };
     values.iter().map(check).collect()
+}
+
+fn fault_points(text: &str) -> Result<Option<PathBuf>, String> {
+    if text.is_empty() { Ok(None) } else { absolute(text).map(Some) }
 }
 
 fn init(text: &str) -> Result<Option<PathBuf>, String> {

@@ -189,6 +189,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row("engine_uid", "UID", "64901", One, "User that the engine runs as; must not be 0"),
     row("engine_gid", "GID", "64901", One, "Group that the engine runs as; must not be 0"),
     row("grace", "DURATION", "30s", One, "How long a stop waits for calls that are in flight"),
+    row(
+        "fault_points",
+        "DIR",
+        "",
+        One,
+        "For tests: files in this folder of root's end funclets at named places",
+    ),
     row("log_level", "LEVEL", "info", One, "What is said on standard error: error, warn, info or debug"),
 ];
 

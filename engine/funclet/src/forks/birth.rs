@@ -183,6 +183,15 @@ impl Nursery {
     }
 }
 
+/// Whether somebody waits for a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hurry {
+    /// A claim does: the child comes as it is.
+    Yes,
+    /// It can prime itself first, which makes the claim that takes it shorter.
+    No,
+}
+
 /// Sends what a child needs to become a container's runtime.
 ///
 /// # Errors
@@ -191,11 +200,16 @@ pub(crate) fn send_order(
     control: &OwnedFd,
     init: &PidFd,
     passage: &crate::birth::Passage,
+    hurry: Hurry,
 ) -> Result<(), Errno> {
     use faaster_limits::{FUNCTION_FDS_DEFAULT, FUNCTION_FDS_MAX};
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
-    let order =
-        [faaster_init::RUNTIME_USER.to_le_bytes(), number(FUNCTION_FDS_DEFAULT), number(FUNCTION_FDS_MAX)];
+    let order = [
+        faaster_init::RUNTIME_USER.to_le_bytes(),
+        number(FUNCTION_FDS_DEFAULT),
+        number(FUNCTION_FDS_MAX),
+        u32::from(hurry == Hurry::Yes).to_le_bytes(),
+    ];
     let mut fds = vec![init.as_fd(), passage.channel.as_fd(), passage.log.as_fd(), passage.number.as_fd()];
     fds.extend(passage.joins.iter().map(AsFd::as_fd));
     fdpass::send_with_fds(control, order.as_flattened(), &fds).map(drop)

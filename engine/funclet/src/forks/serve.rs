@@ -10,11 +10,12 @@ use faaster_sys::child::REPORT_FAILED;
 use faaster_sys::fdpass;
 use rustix::io::Errno;
 
-use super::birth::{ServerOrder, send_order};
+use super::birth::{Hurry, ServerOrder, send_order};
 use super::{Change, ForkServer, Live, Place, State};
 use crate::birth::{BOOT_SHARE, BirthError, Entrance};
 use crate::cgroup::{Group, Limits, Removal};
 use crate::config::UIDS_PER_SLOT;
+use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, Timer};
 use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Token};
@@ -70,6 +71,7 @@ impl Funclet {
         let mut group: Group = self.cgroups.create(&server_group(runtime))?;
         let limits = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: FORK_SERVER_PIDS, cpu: BOOT_SHARE };
         self.cgroups.write_limits(&mut group.limits, &limits)?;
+        self.faults.at(FaultPoint::ForkPlace);
         Ok(Place { namespace, group })
     }
 
@@ -92,6 +94,7 @@ impl Funclet {
         };
         match self.nursery.bear_server(order, &self.rootfs) {
             Ok(born) => {
+                self.faults.at(FaultPoint::ForkBorn);
                 let token = Token::ForkServer(runtime);
                 let watched = self.poller.add(&born.control, token, Interest::Read);
                 let deadline = Nanos::now().after(self.config.boot_timeout);
@@ -132,9 +135,14 @@ impl Funclet {
             else {
                 continue;
             };
+            let hurry = match self.waiting.count_for_container(runtime) {
+                0 => Hurry::No,
+                _ => Hurry::Yes,
+            };
             let live = server.live.as_mut().expect("a ready server is alive");
-            match send_order(&live.born.control, &container.pidfd, &passage) {
+            match send_order(&live.born.control, &container.pidfd, &passage, hurry) {
                 Ok(()) => {
+                    self.faults.at(FaultPoint::ForkOrdered);
                     live.under_way += 1;
                     live.forks += 1;
                 }
@@ -164,10 +172,12 @@ impl Funclet {
                         self.timers.cancel(timer);
                     }
                     server.apply(Change::Ready);
+                    self.faults.at(FaultPoint::ForkReady);
                 }
                 Ok(message) if &bytes[..message.bytes] == TAKEN && live.under_way > 0 => {
                     live.under_way -= 1;
                     live.taken += 1;
+                    self.faults.at(FaultPoint::ForkTaken);
                     server.backoff.succeeded();
                     self.pass_on_output(runtime);
                 }

@@ -73,6 +73,7 @@ pub(crate) struct Node {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) config: FuncletConfig,
     lock: Option<File>,
+    proc: Proc,
     process: Option<Child>,
     pub(crate) link: OwnedFd,
     death_write: Option<OwnedFd>,
@@ -115,6 +116,8 @@ pub(crate) struct Options {
     pub(crate) proc: Proc,
     /// `None`: containers have their loopback alone.
     pub(crate) network: Option<NetworkMode>,
+    /// Where the funclet finds what it is to end at.
+    pub(crate) fault_points: Option<PathBuf>,
 }
 
 /// See [`Options::proc`].
@@ -138,6 +141,7 @@ impl Default for Options {
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
             network: None,
+            fault_points: None,
         }
     }
 }
@@ -213,6 +217,7 @@ impl Node {
             pool_max: options.pool_max,
             pool_fall_after: options.pool_fall_after,
             network,
+            fault_points: options.fault_points,
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -222,7 +227,8 @@ impl Node {
         fdpass::send_with_fds(&link, &message, &[theirs.as_fd()]).unwrap();
         let engine = Engine::new(engine);
         let (process, death_write, lock) = (Some(process), Some(death_write), Some(lock));
-        Self { folder, config, lock, process, link, death_write, engine }
+        let proc = options.proc;
+        Self { folder, config, lock, proc, process, link, death_write, engine }
     }
 
     /// Puts files into a code package owned by the engine.
@@ -270,7 +276,7 @@ impl Node {
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         self.process =
-            Some(spawn_funclet(&self.config, self.folder.path(), &their_link, &death_read, Proc::Whole));
+            Some(spawn_funclet(&self.config, self.folder.path(), &their_link, &death_read, self.proc));
         (self.link, self.death_write) = (link, Some(death_write));
         self.engine = self.another_engine();
     }
