@@ -99,6 +99,9 @@ pub struct FuncletConfig {
     /// Prepared containers of each runtime, instead of what the runtimes say.
     #[serde(default)]
     pub pool: Option<u32>,
+    /// Memory of frozen containers goes to swap, where the host has some and cgroup v2.
+    #[serde(default = "reclaim_frozen_default")]
+    pub reclaim_frozen: bool,
     /// What demand may raise a runtime's pool to; a pool that is configured larger stays so.
     #[serde(default = "pool_max_default")]
     pub pool_max: u32,
@@ -115,6 +118,10 @@ pub struct FuncletConfig {
 
 fn boot_timeout_default() -> Duration {
     BOOT_TIMEOUT
+}
+
+fn reclaim_frozen_default() -> bool {
+    true
 }
 
 fn pool_max_default() -> u32 {
@@ -279,6 +286,7 @@ mod tests {
             shard_cores: vec![0],
             all_cores: vec![0, 1],
             pool: None,
+            reclaim_frozen: true,
             pool_max: POOL_MAX_DEFAULT,
             pool_fall_after: POOL_FALL_AFTER,
             network: None,

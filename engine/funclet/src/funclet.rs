@@ -1,7 +1,8 @@
 //! One funclet: its loop, its link to the supervisor, and its end.
 //!
 //! Owns: everything that a funclet has. Must not know: functions, HTTP, what the bytes on a channel mean.
-//! One thread, in which nothing waits but the poller; another one makes links ([`crate::network`]).
+//! One thread, in which nothing waits but the poller; another one makes links ([`crate::network`]), one more moves memory of
+//! frozen containers to swap ([`crate::reclaim`]).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -28,6 +29,7 @@ use crate::network::Network;
 use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool, Refill};
+use crate::reclaim::Reclaimer;
 use crate::rootfs::{self, Rootfs, RootfsError};
 use crate::serve::{Description, Shortage};
 use crate::slots::{Ending, Slots};
@@ -134,6 +136,8 @@ pub(crate) struct Funclet {
     pub(crate) rate: Rate,
     pub(crate) timers: Timers<Timer>,
     pub(crate) pools: Vec<Pool>,
+    /// `None`: memory of frozen containers stays where it is.
+    pub(crate) reclaimer: Option<Reclaimer>,
     /// Whether a timer looks at their demand.
     pub(crate) demand_alarm: Alarm,
     /// By runtime.
@@ -223,6 +227,7 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
+            reclaimer: config.reclaim_frozen.then(Reclaimer::start).flatten(),
             demand_alarm: Alarm::Wanted,
             fork_servers,
             aside: Aside::new(),

@@ -28,6 +28,7 @@ mod poller;
 mod pool;
 pub mod probe;
 mod resize;
+mod reclaim;
 mod rootfs;
 mod serve;
 mod slots;

@@ -312,6 +312,9 @@ impl Funclet {
         if let Some(timer) = container.timer.take() {
             self.timers.cancel(timer);
         }
+        if let Some(reclaimer) = &mut self.reclaimer {
+            reclaimer.stop(id, generation);
+        }
         // Process 1 takes its whole pid namespace with it, and unlike cgroup.kill this waits for no lock. ESRCH: it is
         // dead already, which its pidfd is about to say.
         container.pidfd.kill().ok();

@@ -131,8 +131,18 @@ impl Funclet {
             _ => return,
         };
         if let Some(change) = change {
+            if let (Some(reclaimer), Running::Yes) = (&mut self.reclaimer, running) {
+                reclaimer.stop(id, generation);
+            }
             match self.cgroups.set_running(&container.group, running) {
-                Ok(()) => container.state.apply(change),
+                Ok(()) => {
+                    container.state.apply(change);
+                    if let (Some(reclaimer), Running::Stopped) = (&mut self.reclaimer, running)
+                        && let Some(files) = self.cgroups.reclaim_files(&container.group)
+                    {
+                        reclaimer.begin(id, generation, files);
+                    }
+                }
                 Err(error) if running == Running::Yes => {
                     notice(&self.config, &with_causes(&error));
                     // It can never answer again.

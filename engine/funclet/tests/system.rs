@@ -29,6 +29,8 @@ mod pools;
 mod programs;
 #[path = "system/resize.rs"]
 mod resize;
+#[path = "system/reclaimed.rs"]
+mod reclaimed;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/times.rs"]

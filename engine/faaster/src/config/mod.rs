@@ -72,6 +72,7 @@ pub(crate) struct Config {
     pub boot_timeout: Duration,
     /// `None`: instances are never frozen.
     pub freeze_after: Option<Duration>,
+    pub reclaim_frozen: bool,
     /// `None`: idle runtimes are not asked whether they answer.
     pub health_interval: Option<Duration>,
     pub health_timeout: Duration,
@@ -250,6 +251,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
         boot_timeout: r.one("boot_timeout", more_than_nothing, |duration| value::show_duration(*duration)),
         freeze_after: r.one("freeze_after", or_never, show_or_never),
+        reclaim_frozen: r.switch("reclaim_frozen"),
         health_interval: r.one("health_interval", or_never_zero, show_or_never),
         health_timeout: r.one("health_timeout", more_than_nothing, |after| value::show_duration(*after)),
         memory_bytes: r.one("memory", |text| memory(text, machine), |bytes| value::show_size(*bytes)),

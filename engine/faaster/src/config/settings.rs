@@ -96,6 +96,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The processes of an instance that has had no call for longer are stopped until the next; or never",
     ),
     row(
+        "reclaim_frozen",
+        "BOOL",
+        "true",
+        Switch,
+        "Move the memory of stopped instances to swap, where the host has swap and cgroup v2",
+    ),
+    row(
         "health_interval",
         "DURATION",
         "10s",

@@ -15,6 +15,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use crate::reclaim::ReclaimFiles;
+
 pub(crate) use files::{Base, list_groups};
 use mountinfo::{Mounted, Version};
 
@@ -178,6 +180,8 @@ pub(crate) trait Backend: fmt::Debug {
     /// # Errors
     /// ENOENT where the v2 core is missing.
     fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError>;
+    /// Opens what moves a group's memory to swap; `None` where the kernel or the hierarchy has no such thing.
+    fn reclaim_files(&self, name: &str) -> Option<ReclaimFiles>;
     /// Zero for what cannot be read.
     fn usage(&self, name: &str) -> Usage;
     /// As [`Self::usage`], after the last process has ended.

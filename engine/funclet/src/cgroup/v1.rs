@@ -10,6 +10,7 @@ use super::share::{CPU_IDLE, write_share};
 use super::{
     Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
 };
+use crate::reclaim::ReclaimFiles;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
@@ -196,6 +197,11 @@ impl Backend for Hybrid {
             return Err(CgroupError::Freezer { what, group, source: Errno::NOENT });
         };
         core.top.set_running(name, running)
+    }
+
+    /// `memory.force_empty` is no such thing: one write cannot be bounded or stopped, and the kernel means to drop it.
+    fn reclaim_files(&self, _name: &str) -> Option<ReclaimFiles> {
+        None
     }
 
     fn usage(&self, name: &str) -> Usage {

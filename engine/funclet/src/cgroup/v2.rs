@@ -7,6 +7,7 @@
 //! whose processes then move into a leaf. A group that was delegated (systemd's Delegate=yes) comes before its parent,
 //! which stays its owner's.
 
+use crate::reclaim::ReclaimFiles;
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 
@@ -228,6 +229,16 @@ impl Backend for Unified {
 
     fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError> {
         self.top.set_running(name, running)
+    }
+
+    fn reclaim_files(&self, name: &str) -> Option<ReclaimFiles> {
+        let group = self.top.below(name).ok()?;
+        Some(ReclaimFiles {
+            // Since 5.19.
+            reclaim: group.open_for_write("memory.reclaim").ok()?,
+            swap: group.open_for_write(SWAP).ok()?,
+            used_bytes: group.read_number("memory.current"),
+        })
     }
 
     fn usage(&self, name: &str) -> Usage {

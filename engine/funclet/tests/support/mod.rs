@@ -105,6 +105,7 @@ pub(crate) struct Instance {
 /// How a test differs from the usual.
 pub(crate) struct Options {
     pub(crate) pool: u32,
+    pub(crate) reclaim_frozen: bool,
     pub(crate) pool_max: u32,
     pub(crate) pool_fall_after: Duration,
     pub(crate) slots_max: u32,
@@ -131,6 +132,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             pool: 1,
+            reclaim_frozen: true,
             pool_max: 0,
             pool_fall_after: faaster_limits::POOL_FALL_AFTER,
             slots_max: 8,
@@ -211,6 +213,7 @@ impl Node {
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
+            reclaim_frozen: options.reclaim_frozen,
             pool_max: options.pool_max,
             pool_fall_after: options.pool_fall_after,
             network,
