@@ -191,6 +191,11 @@ impl Nursery {
         rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
     }
 
+    /// What a thread is doing, for people.
+    pub(crate) fn state_of(&self, id: i32) -> Option<String> {
+        crate::stuck::state_of(&self.proc, id)
+    }
+
     fn start(
         &self,
         order: Order<'_>,

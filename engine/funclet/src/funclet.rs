@@ -51,8 +51,6 @@ pub enum FuncletError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
-    #[error("leftovers of an earlier funclet do not go away: {}", .0.join("; "))]
-    Leftovers(Vec<String>),
     #[error("the folder of fault points cannot be used; it must be root's, and nobody else may write to it")]
     Faults(#[source] Errno),
     #[error("cannot wait for events")]
@@ -75,6 +73,8 @@ pub enum ExitReason {
 pub(crate) enum Timer {
     /// A container should be claimable by now.
     Boot(SlotId, Generation),
+    /// One that was killed should be dead by now.
+    Death(SlotId, Generation),
     /// Boots have stood aside for a while.
     Aside,
     /// A waiting claim's deadline.
@@ -171,7 +171,7 @@ impl Funclet {
         let faults = Faults::open(&config).map_err(FuncletError::Faults)?;
         let nursery = Nursery::open(&config.init_path, &config.runtimes, faults.clone())?;
         // A funclet that was killed and is started again finds its cgroups full of the dead.
-        sweep::clear(&config.cgroup_name())?;
+        let left = sweep::clear(&config.cgroup_name())?;
         faults.at(FaultPoint::StartSwept);
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
@@ -194,7 +194,7 @@ impl Funclet {
         }
         let pools =
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
-        Ok(Self {
+        let mut funclet = Self {
             faults,
             poller,
             link,
@@ -223,7 +223,9 @@ impl Funclet {
             quiet_until: Nanos(0),
             descriptions: VecDeque::new(),
             config,
-        })
+        };
+        funclet.take_over(left);
+        Ok(funclet)
     }
 
     fn serve(&mut self) -> Result<ExitReason, FuncletError> {
@@ -285,6 +287,7 @@ impl Funclet {
     fn on_timer(&mut self, timer: Timer, now: Nanos) {
         match timer {
             Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
+            Timer::Death(id, generation) => self.on_death_overdue(id, generation),
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
@@ -424,6 +427,10 @@ impl Funclet {
             && let Err(error) = network.remove_rules(&self.config)
         {
             notice(&self.config, &with_causes(&error));
+        }
+        for group in self.slots.all_quarantined() {
+            // Whatever held it may have gone since; if not, the top group stays, too, and that is said below.
+            self.cgroups.remove(group).ok();
         }
         let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
         let mut events = Vec::new();

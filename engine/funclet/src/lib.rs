@@ -28,6 +28,7 @@ pub mod probe;
 mod rootfs;
 mod serve;
 mod slots;
+mod stuck;
 pub mod sweep;
 mod timers;
 

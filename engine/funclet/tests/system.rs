@@ -25,6 +25,8 @@ mod leftovers;
 mod programs;
 #[path = "system/roots.rs"]
 mod roots;
+#[path = "system/stuck.rs"]
+mod stuck;
 #[path = "system/times.rs"]
 mod times;
 
