@@ -1,32 +1,54 @@
-"""Cold starts: first calls of functions that nobody has invoked, one by one and eight at once.
+"""Cold starts: first calls of functions that nobody has invoked: some time apart, back to back, and eight at once.
 
-All functions are deployed before the first call, each with code of its own, and the pool of prepared containers is full
-before each series. Their files are in the page cache, as just after an upload.
+`loadgen cold` deploys the functions of each group, each with code of its own, waits until the engine is at rest (the pool of
+prepared containers is full then), calls each once and removes them. Their files are in the page cache, as just after an upload.
 """
 
 import statistics
-import time
+from dataclasses import dataclass
 
+from . import loadgen
 from .engine import Engine, Function
 from .errors import Invalid
-from .http_client import Probe, timed, timed_at_once
+from .http_client import check
+from .load import Load
 
-SPACING_SECONDS = 0.1
-AT_ONCE = 8
 SAMPLES = 40
 QUICK_SAMPLES = 2
+WARM_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Series:
+    """First calls in one way; `group` is how many follow each other before the engine may rest."""
+
+    key: str
+    title: str
+    group: int
+    drive: tuple
+
+
+# The targets are for the first. The engine keeps four containers of a runtime ready: groups of four are claims alone, while
+# 40 calls that follow each other closer than it can boot would measure how long they wait for boots.
+SERIES = (
+    Series("apart", "100 ms apart", SAMPLES, ("--spacing", "100ms")),
+    Series("close", "25 ms apart, by fours", 4, ("--spacing", "25ms")),
+    Series("back_to_back", "back to back, by fours", 4, ("--concurrency", "1")),
+    Series("at_once", "8 at once", 8, ("--concurrency", "{group}")),
+)
+JUDGED = SERIES[0].key
 
 
 def run(case, tools, options, log):
     """Runs the case on an engine of one shard; one entry per runtime, in milliseconds."""
-    samples, at_once = (QUICK_SAMPLES, QUICK_SAMPLES) if options.quick else (SAMPLES, AT_ONCE)
+    samples = QUICK_SAMPLES if options.quick else SAMPLES
     out = {"case": case.key, "title": case.title, "runtimes": {}, "invalid": None, "command_lines": {}}
     engine = Engine(tools, "engine-cold", core=tools.server_core, shards=1)
     try:
         engine.start()
         out["command_lines"][engine.name] = engine.command_lines()
         for label, (runtime, code, limit_ms) in case.runtimes.items():
-            out["runtimes"][label] = _runtime(engine, label, Function(tools, runtime, code), samples, at_once)
+            out["runtimes"][label] = _runtime(engine, label, Function(tools, runtime, code), samples)
             out["runtimes"][label]["limit_ms"] = limit_ms
             log(f"  {label:10s} {line(out['runtimes'][label])}")
     except Invalid as reason:
@@ -37,49 +59,31 @@ def run(case, tools, options, log):
     return out
 
 
-def _runtime(engine, label, function, samples, at_once):
-    spaced = [f"cold-{label}-{i}" for i in range(samples)]
-    bursts = [[f"burst-{label}-{i}-{k}" for k in range(at_once)] for i in range(max(1, samples // at_once))]
-    for name in [*spaced, *(name for burst in bursts for name in burst)]:
-        engine.deploy(name, function, quota=0)
-    engine.settle()
-    probe = Probe(engine.port)
-    try:
-        _, status, _, _ = _get_health(probe, engine.port)
-        if status != 200:
-            raise Invalid(f"{engine.name}: /healthz answers {status}")
-        one_by_one = []
-        for name in spaced:
-            time.sleep(SPACING_SECONDS)
-            one_by_one.append(timed(name, probe, engine.function_target(name)))
-        # The same functions once more, now warm: what of the figures is not the cold start's.
-        warm = [timed(name, probe, engine.function_target(name)) for name in spaced]
-    finally:
-        probe.close()
-    return {
-        "spaced_ms": one_by_one,
-        "warm_ms": warm,
-        "at_once_ms": [_burst(engine, burst) for burst in bursts],
-        "at_once": at_once,
-    }
+def _runtime(engine, label, function, samples):
+    # One that stays: what of the figures is not the cold start's, and what the engine answers when a series fails.
+    name = f"warm-{label}"
+    engine.deploy(name, function, quota=0)
+    target = engine.function_target(name)
+    check(name, target)
+    out = {"series": {}}
+    for series in SERIES:
+        group = min(series.group, samples)
+        drive = [part.format(group=group) for part in series.drive]
+        done = [
+            loadgen.first_calls(f"cold-{label}", engine, function, target, group, drive)
+            for _ in range(samples // group)
+        ]
+        out["series"][series.key] = {"calls_ms": [calls for calls, _ in done], "phases_ms": _mean_phases(done)}
+    tools = engine.setup
+    load = Load("loadgen", tools.loadgen_program(), 1, WARM_SECONDS, tools.load_core)
+    out["warm_ms"] = load.run(name, target, tools.work)["p50_us"] / 1e3
+    return out
 
 
-def _get_health(probe, port):
-    probe.send(f"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-    return probe.receive()
-
-
-def _burst(engine, names):
-    engine.settle()
-    probes = []
-    try:
-        for _ in names:
-            probes.append(Probe(engine.port))
-            _get_health(probes[-1], engine.port)
-        return timed_at_once("cold burst", probes, [engine.function_target(name) for name in names])
-    finally:
-        for probe in probes:
-            probe.close()
+def _mean_phases(done):
+    """Groups are of one size, so that the mean over all calls is that of the groups' means."""
+    names = dict.fromkeys(name for _, phases in done for name in phases)
+    return {name: statistics.mean(phases[name] for _, phases in done if name in phases) for name in names}
 
 
 def p50(values):
@@ -90,14 +94,15 @@ def p90(values):
     return sorted(values)[int(len(values) * 0.9)]
 
 
-def flat_bursts(measured):
-    return [value for burst in measured["at_once_ms"] for value in burst]
+def flat(measured, key):
+    """All calls of a series."""
+    return [call for group in measured["series"][key]["calls_ms"] for call in group]
 
 
 def line(measured):
     """One runtime in one line."""
-    spaced, bursts = measured["spaced_ms"], flat_bursts(measured)
-    return (
-        f"cold p50 {p50(spaced):6.2f} p90 {p90(spaced):6.2f} max {max(spaced):6.2f} ms   {measured['at_once']} at once "
-        f"p50 {p50(bursts):6.2f} max {max(bursts):6.2f} ms   warm p50 {p50(measured['warm_ms']):5.2f} ms"
-    )
+    told = []
+    for series in SERIES:
+        calls = flat(measured, series.key)
+        told.append(f"{series.title} p50 {p50(calls):.2f} max {max(calls):.2f} ms")
+    return "   ".join([*told, f"warm p50 {measured['warm_ms']:.2f} ms"])

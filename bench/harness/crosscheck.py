@@ -16,7 +16,9 @@ from .processes import accepts_unix, run_counted
 from .setup import SYSTEM_PYTHON
 from .warm import medians
 
-RUNS = {"loadgen": loadgen.run, "wrk": wrk.run, "hey": others.run_hey, "oha": others.run_oha}
+# Another build of loadgen, to see what a change of it did.
+BEFORE = "loadgen-before"
+RUNS = {"loadgen": loadgen.run, BEFORE: loadgen.run, "wrk": wrk.run, "hey": others.run_hey, "oha": others.run_oha}
 PRINTED = ("rate", "mean_us", "p50_us", "p90_us", "p99_us", "p999_us", "cpu_us", "generator_busy", "server_busy")
 MANY = 10_000
 PROXY = """\
@@ -134,7 +136,8 @@ def run(section, tools, programs, options, log):
     """Runs a section; `programs` is generator to path, of those that are there."""
     out = {"key": section.key, "title": section.title, "connections": section.connections, "rate_asked": section.rate}
     out |= {"rounds": [], "skipped": {}, "command_lines": {}, "invalid": None, "pages": {}}
-    generators = [name for name in section.generators if name in programs]
+    wanted = section.generators + ((BEFORE,) if section.floor else ())
+    generators = [name for name in wanted if name in programs]
     out["skipped"] = {name: "not installed" for name in section.generators if name not in programs}
     server = section.server(tools)
     try:
@@ -174,8 +177,10 @@ def _measure(name, server, tools, load, paged):
     """One run with checks around it. `paged` is where the first run of loadgen leaves its page with plots."""
     check(server.name, server.target)
     page = tools.work / "page.html"
-    if name == "loadgen":
-        load = replace(load, record=tools.work / "whole.json", more=("--html", str(page)) if paged is not None else ())
+    if name == "loadgen" and paged is not None:
+        load = replace(load, more=("--html", str(page)))
+    if name in ("loadgen", BEFORE):
+        load = replace(load, record=tools.work / "whole.json")
     before = cpu.snapshot(pid for pids in server.roles().values() for pid in pids)
     machine = cpu.Machine.read()
     figures = RUNS[name](server.name, server.target, tools.work, load)
@@ -185,7 +190,7 @@ def _measure(name, server, tools, load, paged):
         paged["pages"][f"{paged['key']}.html"] = page.read_text()
     seconds = figures["duration_us"] / 1e6
     cpu_us = figures["generator_cpu_seconds"] / figures["answered"] * 1e6
-    if name == "loadgen" and load.rate is not None:
+    if name in ("loadgen", BEFORE) and load.rate is not None:
         cpu_us = figures["generator"]["generator"]["cpu_us_per_request"]  # without the spinning around sends
     if load.record is not None:
         figures["curve"] = json.loads(load.record.read_text())["latency"]["sent_to_done"]["curve"]

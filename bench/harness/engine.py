@@ -46,6 +46,10 @@ class Function:
     def __init__(self, setup, runtime, code=None):
         self.setup, self.runtime, self.code = setup, runtime, code
 
+    def handler(self):
+        """What the API asks for by that name."""
+        return "hello" if self.runtime == "provided" else "index.handler"
+
     def archive(self, mark):
         note = {"mark.txt": (mark.encode(), READABLE)}
         if self.runtime == "provided":
@@ -56,6 +60,8 @@ class Function:
 
 class Engine(Contender):
     """One engine; the function under load is `hello`. `shards` None means the default."""
+
+    ACCOUNT = ACCOUNT
 
     def __init__(self, setup, name, function=None, quota=0, instances_max=None, core=None, shards=None):
         super().__init__(setup, name)
@@ -101,7 +107,7 @@ class Engine(Contender):
         create = {
             "Version": "1",
             "Runtime": function.runtime,
-            "Handler": "hello" if function.runtime == "provided" else "index.handler",
+            "Handler": function.handler(),
             "Timeout": 30,
             "MemorySize": 128,
             "PodConcurrentQuota": quota,

@@ -5,6 +5,7 @@ that is broken (docs/measuring.md) marks the window, with the reason.
 """
 
 import json
+import os
 
 from .errors import Invalid
 from .http_client import check
@@ -14,6 +15,7 @@ from .processes import run_counted
 TIMEOUT_SECONDS = 10
 # The server has been warmed up before: within this the connections open, and nothing is counted.
 WARM_UP_SECONDS = 0.02
+EVERY_CORE = f"0-{os.cpu_count() - 1}"
 # loadgen's exit codes: the numbers may be quoted, or may not.
 VALID, BROKEN = 0, 3
 # Without these no number of the run means anything: a right answer to each request, and an account of each.
@@ -43,8 +45,9 @@ def command(name, target, work, load):
 
 def run(name, target, work, load):
     """One run of loadgen: its figures, with its CPU seconds."""
-    # It pins its thread itself. Its main thread, which adds up every second, must not get in that one's way.
-    ended = run_counted(command(name, target, work, load))
+    # It pins its thread itself. Its main thread, which adds up every second, must not get in that one's way, and would if
+    # it could only use the runner's core.
+    ended = run_counted(command(name, target, work, load), EVERY_CORE)
     if ended.code not in (VALID, BROKEN):
         raise Invalid(f"{name}: loadgen failed with code {ended.code}: {ended.said[-500:]!r}")
     result = parse_result(name, target, ended.output)
@@ -52,6 +55,31 @@ def run(name, target, work, load):
         with open(load.record, "a") as file:
             file.write(ended.output)
     return {**figures(result), "generator_cpu_seconds": ended.cpu_seconds}
+
+
+def first_calls(name, engine, function, target, count, drive):
+    """`loadgen cold` on an engine: the milliseconds of each call, and the means of its phases as the engine tells them. `target` is a call
+    of a function that stays, to see how it answers if calls fail."""
+    setup = engine.setup
+    code, body, expected = (setup.work / f"{name}.{kind}" for kind in ("zip", "body", "answer"))
+    code.write_bytes(function.archive(name))
+    body.write_bytes(target.body)
+    expected.write_bytes(target.expected)
+    argv = [setup.loadgen_program(), "cold", "--json", "--functions", count, *drive, "--errors-max", "0"]
+    argv += ["--runtime", function.runtime, "--handler", function.handler(), "--code", code, "--own-code"]
+    argv += ["--body", f"@{body}", "--expect-body", f"@{expected}", "--account", engine.ACCOUNT]
+    argv += ["--pid", engine.started["supervisor"][0].pid, "--settle"]
+    argv += ["--cores", setup.load_core] if setup.load_core is not None else []
+    argv += ["--registry", f"http://127.0.0.1:{engine.registry_port}", f"http://127.0.0.1:{engine.port}"]
+    ended = run_counted(argv, EVERY_CORE)
+    if ended.code not in (VALID, BROKEN):
+        raise Invalid(f"{name}: loadgen failed with code {ended.code}: {ended.said[-500:]!r}")
+    result = parse_result(name, target, ended.output)
+    calls = result["cold"]["calls_us"]
+    if not len(calls) == result["succeeded"] == count:
+        raise Invalid(f"{name}: {len(calls)} calls, {result['succeeded']} of them good, instead of {count}")
+    phases = {phase["name"]: phase["times"]["mean_us"] / 1e3 for phase in result["phases"]}
+    return [one / 1e3 for one in calls], phases
 
 
 def parse_result(name, target, output):

@@ -54,7 +54,7 @@ def verdicts(case, result):
             if result["invalid"] or measured is None:
                 out.append(f"{text}: not measured")
                 continue
-            value = cold.p50(measured["spaced_ms"])
+            value = cold.p50(cold.flat(measured, cold.JUDGED))
             out.append(f"{text}: {value:.2f} ms: **{'pass' if value <= limit else 'MISS'}**")
         return out
     if isinstance(case, Idle):
@@ -111,17 +111,22 @@ def _open_table(result):
 
 
 def _cold_table(result):
-    rows = [
-        "| runtime | one by one: p50 ms | p90 | max | at once | p50 ms | max | warm p50 ms |",
-        "|---|" + "---:|" * 7,
-    ]
+    rows = ["| runtime | calls | n | p50 ms | p90 | max | warm p50 ms |", "|---|---|" + "---:|" * 5]
+    phases = []
     for label, measured in result["runtimes"].items():
-        spaced, bursts = measured["spaced_ms"], cold.flat_bursts(measured)
-        rows.append(
-            f"| {label} (n = {len(spaced)}) | {cold.p50(spaced):.2f} | {cold.p90(spaced):.2f} | {max(spaced):.2f} | "
-            f"{measured['at_once']} x {len(measured['at_once_ms'])} | {cold.p50(bursts):.2f} | {max(bursts):.2f} | "
-            f"{cold.p50(measured['warm_ms']):.2f} |"
-        )
+        for series in cold.SERIES:
+            calls = cold.flat(measured, series.key)
+            rows.append(
+                f"| {label} | {series.title} | {len(calls)} | {cold.p50(calls):.2f} | {cold.p90(calls):.2f} | "
+                f"{max(calls):.2f} | {measured['warm_ms']:.2f} |"
+            )
+            phases.append((label, series.title, measured["series"][series.key]["phases_ms"]))
+    names = list(dict.fromkeys(name for _, _, means in phases for name in means))
+    rows += ["", "Phases as the engine tells them, mean in ms:", ""]
+    rows += [f"| runtime | calls | {' | '.join(names)} |", "|---|---|" + "---:|" * len(names)]
+    for label, title, means in phases:
+        cells = (f"{means[name]:.2f}" if name in means else "-" for name in names)
+        rows.append(f"| {label} | {title} | {' | '.join(cells)} |")
     return rows
 
 

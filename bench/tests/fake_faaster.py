@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 ROLE = "FAKE_ROLE"
 WRONG_AFTER = int(os.environ.get("FAKE_WRONG_AFTER", "0"))
-functions, calls = {}, 0
+functions, called, calls = {}, set(), 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -40,20 +40,28 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         global calls
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path.endswith("/invocations"):
-            name = self.path.split(":")[-2]
+        path = self.path.partition("?")[0]
+        if path.endswith("/invocations"):
+            # By BRN or by name.
+            name = path.split(":")[-2] if ":" in path else path.split("/")[3]
             calls += 1
             if name not in functions or self.headers["X-easyfaas-Account-Id"] is None or not json.loads(body):
                 self.answer(404)
             elif WRONG_AFTER and calls >= WRONG_AFTER:
                 self.answer(200, b"Hello wrong!", {"X-Easyfaas-Function-Error": "Unhandled"})
             else:
-                self.answer(200, b"Hello world!")
+                first = name not in called
+                called.add(name)
+                self.answer(200, b"Hello world!", {"Server-Timing": "claim;dur=1.5, run;dur=0.5"} if first else None)
             return
         create = json.loads(body)
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(create["Code"]))) as archive:
             functions[self.path.rsplit("/", 1)[1]] = archive.namelist()
         self.answer(200)
+
+    def do_DELETE(self):
+        name = self.path.rsplit("/", 1)[1]
+        self.answer(404 if functions.pop(name, None) is None else 200)
 
     def log_message(self, *_):
         pass

@@ -114,11 +114,17 @@ class Report(unittest.TestCase):
         self.assertIn("1.200x (rounds 1.200 to 1.200): **MISS**", lines[1])
 
     def test_lag_and_memory_are_judged(self):
-        lag = self.section("lag", [{"loadgen": {"lag_p999_us": lag}} for lag in (150.0, 60.0, 90.0)])
+        both = ((150.0, 151.0), (60.0, 400.0), (90.0, 300.0))
+        lag = self.section(
+            "lag", [{"loadgen": {"lag_p999_us": now}, "loadgen-before": {"lag_p999_us": was}} for now, was in both]
+        )
         generator = {"generator": {"generator": {"memory_peak_kib": 65 * 1024}}}
         lines = crosscheck_report.speed_verdicts({"lag": lag, "many": self.section("many", [{"loadgen": generator}])})
         self.assertIn("median 90.0 us (60.0, 90.0, 150.0): **pass**", "\n".join(lines))
+        self.assertIn("build before, in turns with it: median 300.0 us (151.0, 300.0, 400.0)", "\n".join(lines))
         self.assertIn("65.0 MiB: **MISS**", "\n".join(lines))
+        alone = crosscheck_report.speed_verdicts({"lag": self.section("lag", [{"loadgen": {"lag_p999_us": 1.0}}])})
+        self.assertNotIn("before", "\n".join(alone))
 
     def test_what_is_farther_than_5_percent_is_bold(self):
         one = {"loadgen": {"rate": 100, "p50_us": 10}, "hey": {"rate": 96, "p50_us": 11, "p99_us": None}}

@@ -236,10 +236,23 @@ class Verdicts(unittest.TestCase):
             self.assertIn("not measured", report.verdicts(self.CASE, result)[0])
 
     def test_cold_and_idle(self):
-        measured = {"spaced_ms": [1.0, 7.0, 6.5], "warm_ms": [0.1], "at_once_ms": [[9.0]], "at_once": 1}
-        lines = report.verdicts(cases.Cold(), {"runtimes": {"python3": measured}, "invalid": None})
+        series = {one.key: {"calls_ms": [[2.0]], "phases_ms": {}} for one in cold.SERIES}
+        series["apart"] = {"calls_ms": [[1.0, 7.0], [6.5]], "phases_ms": {"claim": 0.5}}
+        series["at_once"] = {"calls_ms": [[9.0, 8.0]], "phases_ms": {"load": 0.25}}
+        result = {"runtimes": {"python3": {"series": series, "warm_ms": 0.1}}, "invalid": None}
+        lines = report.verdicts(cases.Cold(), result)
         self.assertIn("6.50 ms: **MISS**", lines[0])
         self.assertIn("not measured", lines[1])
+        table = report._cold_table(result)
+        for row in (
+            "| python3 | 100 ms apart | 3 | 6.50 | 7.00 | 7.00 | 0.10 |",
+            "| python3 | 8 at once | 2 | 8.50 | 9.00 | 9.00 | 0.10 |",
+            "| runtime | calls | claim | load |",
+            "| python3 | 100 ms apart | 0.50 | - |",
+            "| python3 | 8 at once | - | 0.25 |",
+        ):
+            self.assertIn(row, table)
+        self.assertEqual(cold._mean_phases([([], {"a": 1.0, "b": 3.0}), ([], {"a": 2.0})]), {"a": 1.5, "b": 3.0})
         done = {"measured": {"pss_mb": 29.9, "cpu_percent": 0.6}, "invalid": None}
         self.assertEqual(
             [report.verdict(one["goal"], one["value"]) for one in idle.judge(cases.Idle(), done)], ["pass", "MISS"]
@@ -395,7 +408,15 @@ class WholeRun(unittest.TestCase):
         result = cold.run(self.case("f"), self.tools, options(), self.said.append)
         self.assertIsNone(result["invalid"], self.said)
         self.assertEqual(set(result["runtimes"]), {"python3", "nodejs", "provided"})
-        self.assertEqual(len(result["runtimes"]["nodejs"]["spaced_ms"]), cold.QUICK_SAMPLES)
+        measured = result["runtimes"]["nodejs"]
+        for series in cold.SERIES:
+            told = measured["series"][series.key]
+            self.assertEqual([len(calls) for calls in told["calls_ms"]], [cold.QUICK_SAMPLES])
+            self.assertEqual(set(told["phases_ms"]), {"claim", "run", "elsewhere"})
+            self.assertAlmostEqual(told["phases_ms"]["claim"], 1.5, places=2)
+        self.assertGreater(measured["warm_ms"], 0)
+        text = report.summary([(self.case("f"), result)], setup.environment(self.tools, ["run"]), options(quick=False))
+        self.assertIn("| nodejs | back to back, by fours | 2 |", text)
         resting = idle.run(self.case("g"), self.tools, options(), self.said.append)
         self.assertIsNone(resting["invalid"], self.said)
         self.assertGreater(resting["measured"]["pss_mb"], 1)

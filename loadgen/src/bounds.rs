@@ -71,5 +71,7 @@ pub const SPIN: Duration = Duration::from_millis(1);
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between the last thread's being ready and the first send.
 pub const START_MARGIN: Duration = Duration::from_millis(20);
+/// A server's processes have been found when the measured time begins, if the search begins this much earlier.
+pub const SEARCH_MARGIN: Duration = Duration::from_millis(15);
 /// A full backlog of a unix listener is tried again after this.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(1);

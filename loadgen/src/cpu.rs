@@ -22,6 +22,7 @@ pub struct TreeCpu {
     /// CPU time used so far, user and system, with that of children that ended.
     pub cpu_ns: u64,
     pub processes: usize,
+    members: Vec<u32>,
     /// Its threads by number.
     threads: BTreeMap<u32, Thread>,
 }
@@ -43,6 +44,26 @@ impl TreeCpu {
         let threads = self.threads.iter().filter(|(number, thread)| worked(number, thread));
         threads.flat_map(|(_, thread)| thread.cores.iter().copied()).collect()
     }
+
+    /// Whether no process came or went since `earlier` and none has worked.
+    pub fn has_rested_since(&self, earlier: &Self) -> bool {
+        (self.cpu_ns, &self.members) == (earlier.cpu_ns, &earlier.members)
+    }
+
+    /// Reads the CPU time anew, of the processes that are known. That is much less work than to look for them, which takes
+    /// milliseconds, maybe of the server's own core. Of one that has ended its parent tells.
+    pub fn refresh(&mut self) {
+        let stat = |pid: &u32| parse_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
+        let stats: Vec<(u32, Stat)> =
+            self.members.iter().filter_map(|pid| stat(pid).map(|stat| (*pid, stat))).collect();
+        self.cpu_ns = ticks_ns(stats.iter().map(|(_, stat)| stat.ticks).sum());
+        self.members = stats.into_iter().map(|(pid, _)| pid).collect();
+        self.processes = self.members.len();
+    }
+}
+
+fn ticks_ns(ticks: u64) -> u64 {
+    ticks * 1_000_000_000 / rustix::param::clock_ticks_per_second()
 }
 
 /// CPU time that this process has used, in nanoseconds.
@@ -69,11 +90,11 @@ pub fn tree(root: u32) -> Result<TreeCpu, CpuError> {
     if !stats.contains_key(&root) {
         return Err(CpuError::NoProcess(root));
     }
-    let members: Vec<u32> = stats.keys().copied().filter(|pid| is_below(*pid, root, &stats)).collect();
+    let mut members: Vec<u32> = stats.keys().copied().filter(|pid| is_below(*pid, root, &stats)).collect();
+    members.sort_unstable();
     let ticks: u64 = members.iter().map(|pid| stats[pid].ticks).sum();
-    let ticks_per_second = rustix::param::clock_ticks_per_second();
     let threads = members.iter().flat_map(|pid| threads(*pid)).collect();
-    Ok(TreeCpu { cpu_ns: ticks * 1_000_000_000 / ticks_per_second, processes: members.len(), threads })
+    Ok(TreeCpu { cpu_ns: ticks_ns(ticks), processes: members.len(), members, threads })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,13 +184,34 @@ mod tests {
         let alone = tree(child.id()).unwrap();
         assert_eq!(alone.processes, 1);
         // Whoever was not there before has worked; whoever is at rest has not.
-        let nobody = TreeCpu { cpu_ns: 0, processes: 0, threads: BTreeMap::new() };
+        let nobody = TreeCpu { cpu_ns: 0, processes: 0, members: Vec::new(), threads: BTreeMap::new() };
         assert!(!alone.cores_in_use(&nobody).is_empty());
         assert!(alone.cores_in_use(&alone).is_empty());
         drop(child.stdin.take());
         let number = child.id();
         assert!(child.wait().unwrap().success());
         assert!(matches!(tree(number), Err(CpuError::NoProcess(_))));
+    }
+
+    #[test]
+    fn a_known_tree_is_read_anew_without_a_search() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut alone = tree(std::process::id()).unwrap();
+        let with_child = alone.clone();
+        drop(child.stdin.take());
+        let number = child.id();
+        assert!(child.wait().unwrap().success());
+        let until_ns = own_cpu_ns() + 50_000_000;
+        while own_cpu_ns() < until_ns {
+            std::hint::spin_loop();
+        }
+        alone.refresh();
+        assert!(alone.cpu_ns >= with_child.cpu_ns + 30_000_000, "{alone:?}");
+        assert!(with_child.members.contains(&number) && !alone.members.contains(&number));
+        assert_eq!(alone.processes, alone.members.len());
+        // Other tests' children come meanwhile, which a search would find; the known ones do not grow.
+        assert!(alone.processes < with_child.processes);
     }
 
     #[test]

@@ -364,6 +364,9 @@ mod tests {
         assert!((told.at(99.9).unwrap() - 9990.0).abs() <= 10.0, "10 of 10,000 are beyond p99.9");
         assert_eq!((told.at(99.99), told.at(99.999)), (None, None));
         assert!((told.at(100.0).unwrap() - 10_000.0).abs() <= 10.0);
+        values.record_n(1_000_000, 990_000).unwrap();
+        let told = Distribution::of(&values);
+        assert!((told.at(99.999).unwrap() - 9990.0).abs() <= 10.0, "10 of 1,000,000 are beyond p99.999");
         let nothing = Distribution::of(&histogram());
         assert!(nothing.percentiles.iter().all(|it| it.us.is_none()));
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
+use faaster_sys::affinity;
 use rustix::time::ClockId;
 
-use crate::bounds::{SETUP_TIMEOUT, START_MARGIN};
+use crate::bounds::{SEARCH_MARGIN, SETUP_TIMEOUT, START_MARGIN};
 use crate::cpu::{self, CpuError, TreeCpu};
 use crate::environment::{Environment, Stolen, clock_cost_ns};
 use crate::plan::{Loop, Plan, TooFewDescriptors};
@@ -78,6 +79,10 @@ fn now_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("the durations here are constants that fit")
+}
+
 /// Carries out a plan. `server` is the root of the process tree whose CPU time is measured; `progress` hears of every
 /// second.
 ///
@@ -91,12 +96,16 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     let environment = Environment::read();
     let clock_cost_ns = clock_cost_ns();
     let mut crew = Crew::start(plan)?;
+    let _aside = Aside::step(&plan.cores);
     crew.await_ready()?;
-    let begin_ns = now_ns() + u64::try_from(START_MARGIN.as_nanos()).expect("a constant that fits");
+    let begin_ns = now_ns() + nanoseconds(START_MARGIN);
     let window = Window::new(plan, begin_ns);
     crew.begin(begin_ns);
     let mut merge = Merge::new(plan, window, progress);
-    let before = Moment::at(window.measure_ns, server, &mut crew, &mut merge)?;
+    // The server's processes are looked for at moments that do not count: that may take its core for milliseconds.
+    let search_ns = window.measure_ns.saturating_sub(nanoseconds(SEARCH_MARGIN));
+    let known = Moment::at(search_ns, server, &mut crew, &mut merge)?;
+    let before = known.again_at(window.measure_ns, &mut crew, &mut merge)?;
     let after = Moment::at(window.stop_ns.unwrap_or(u64::MAX), server, &mut crew, &mut merge)?;
     while crew.working > 0 {
         crew.next(None, &mut merge)?;
@@ -132,6 +141,27 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     })
 }
 
+/// Keeps the calling thread off the cores of those that send, where it may use another, until this is dropped: there even
+/// an eager sender loses the core for as long as that thread adds up.
+struct Aside {
+    before: Vec<u16>,
+}
+
+impl Aside {
+    fn step(senders: &[u16]) -> Option<Self> {
+        let before = affinity::allowed_cores().ok()?;
+        let others: Vec<u16> = before.iter().copied().filter(|core| !senders.contains(core)).collect();
+        (!others.is_empty() && affinity::allow(&others).is_ok()).then_some(Self { before })
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        // It was allowed them before.
+        affinity::allow(&self.before).ok();
+    }
+}
+
 /// Accounts at one end of the measured time.
 struct Moment {
     at_ns: u64,
@@ -143,12 +173,22 @@ struct Moment {
 impl Moment {
     /// Waits for that moment or the end of all threads.
     fn at(at_ns: u64, server: Option<u32>, crew: &mut Crew, merge: &mut Merge<'_>) -> Result<Self, RunError> {
-        while crew.working > 0 && now_ns() < at_ns {
-            crew.next(Some(at_ns), merge)?;
-        }
+        crew.until(at_ns, merge)?;
         // A server that died is seen in the failures; its time is lost then.
-        let tree = server.and_then(|pid| cpu::tree(pid).ok());
-        Ok(Self { at_ns: now_ns(), own_cpu_ns: cpu::own_cpu_ns(), tree, stolen: Stolen::read() })
+        Ok(Self::now(server.and_then(|pid| cpu::tree(pid).ok())))
+    }
+
+    /// Likewise, of the processes that are known already.
+    fn again_at(mut self, at_ns: u64, crew: &mut Crew, merge: &mut Merge<'_>) -> Result<Self, RunError> {
+        crew.until(at_ns, merge)?;
+        if let Some(tree) = &mut self.tree {
+            tree.refresh();
+        }
+        Ok(Self::now(self.tree))
+    }
+
+    fn now(tree: Option<TreeCpu>) -> Self {
+        Self { at_ns: now_ns(), own_cpu_ns: cpu::own_cpu_ns(), tree, stolen: Stolen::read() }
     }
 }
 
@@ -197,6 +237,14 @@ impl Crew {
             // A thread that is gone has sent its reason, which is read next.
             begin.send(begin_ns).ok();
         }
+    }
+
+    /// Takes reports until that moment or the end of all threads.
+    fn until(&mut self, at_ns: u64, merge: &mut Merge<'_>) -> Result<(), RunError> {
+        while self.working > 0 && now_ns() < at_ns {
+            self.next(Some(at_ns), merge)?;
+        }
+        Ok(())
     }
 
     /// Takes one report, or comes back at `until_ns`.
@@ -284,4 +332,26 @@ impl<'p> Merge<'p> {
 #[expect(clippy::cast_precision_loss, reason = "an hour of nanoseconds fits 53 bits")]
 pub fn micros(nanos: u64) -> f64 {
     nanos as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_adds_up_leaves_the_senders_core_while_they_send() {
+        // A thread of its own: what cores it may use is seen by nobody else.
+        let looked = std::thread::spawn(|| {
+            let all = affinity::allowed_cores().unwrap();
+            let sender = *all.last().unwrap();
+            let aside = Aside::step(&[sender]);
+            let meanwhile = affinity::allowed_cores().unwrap();
+            assert_eq!(aside.is_some(), all.len() > 1);
+            assert_eq!(meanwhile.contains(&sender), all.len() == 1, "it stays where there is no other");
+            drop(aside);
+            assert_eq!(affinity::allowed_cores().unwrap(), all);
+            assert!(Aside::step(&all).is_none());
+        });
+        looked.join().unwrap();
+    }
 }

@@ -8,8 +8,9 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 
 use crate::comparison::Contender;
+use crate::gates::SAMPLES_BEYOND;
 use crate::options::{Named, RepeatArgs, RunFlags, SweepArgs};
-use crate::plan::{Loop, Plan};
+use crate::plan::{Extent, Loop, Plan};
 use crate::result::{Judgement, Purpose, RunResult};
 use crate::run::{Outcome, Second, run};
 use crate::schedule::Rate;
@@ -76,6 +77,7 @@ pub fn sweep(args: &SweepArgs, say: &mut dyn FnMut(&Point)) -> anyhow::Result<Sw
     ensure!(args.from > 0.0 && args.from <= args.to, "--from must be above 0 and not above --to");
     ensure!(args.flags.rate.is_none(), "a sweep finds the rate itself: leave --rate out");
     let mut plan = args.flags.plan(&args.url)?;
+    ensure_enough_for_p99(args.from, plan.extent)?;
     let judgement = judgement(&args.flags)?;
     let p99_max_us = args.p99_max.as_secs_f64() * 1e6;
     let mut search = Search::new(args.from, args.to);
@@ -90,6 +92,23 @@ pub fn sweep(args: &SweepArgs, say: &mut dyn FnMut(&Point)) -> anyhow::Result<Sw
     }
     points.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     Ok(Sweep { p99_max_us, knee: search.knee(), points })
+}
+
+/// Without a p99 no rate could keep its bound, however fast the server is.
+#[expect(clippy::cast_precision_loss, reason = "counts of requests fit 53 bits")]
+fn ensure_enough_for_p99(from: f64, extent: Extent) -> anyhow::Result<()> {
+    let needed = SAMPLES_BEYOND / (1.0 - 0.99);
+    let requests = match extent {
+        Extent::Time(duration) => from * duration.as_secs_f64(),
+        Extent::Count(count) => count as f64,
+    };
+    ensure!(
+        requests >= needed - 1e-6,
+        "the first run of this sweep would have {requests:.0} requests, and a p99 needs {needed:.0}: \
+         raise --from, or --duration to {:.0}s",
+        (needed / from).ceil()
+    );
+    Ok(())
 }
 
 /// Measures contenders in turns; `say` hears of each run. Results are appended to files as they come, so that nothing is

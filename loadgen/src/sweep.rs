@@ -133,10 +133,12 @@ impl Point {
 pub const HEADING: &str = "   asked/s answered/s          p50          p99        p99.9";
 
 impl Sweep {
-    /// Whether the knee may be quoted: the run at it broke no gate.
+    /// Whether the knee may be quoted: neither the run at it nor the lowest that failed, which bounds it from above, broke a
+    /// gate for which the server is not to blame.
     pub fn is_valid(&self) -> bool {
         let at_knee = self.points.iter().find(|point| Some(point.rate) == self.knee);
-        at_knee.is_none_or(|point| point.doubts.is_empty())
+        let above = self.points.iter().find(|point| point.kept == Kept::No);
+        at_knee.into_iter().chain(above).all(|point| point.doubts.is_empty())
     }
 
     /// The last line.
@@ -145,7 +147,8 @@ impl Sweep {
         match self.knee {
             None => format!("no rate that was tried kept p99 within {bound}: begin lower with --from"),
             Some(knee) => {
-                let doubt = if self.is_valid() { "" } else { " (INVALID: see its line)" };
+                let doubt =
+                    if self.is_valid() { "" } else { " (INVALID: see its line and that of the next rate)" };
                 format!("knee: {knee:.0} requests/s with p99 within {bound}{doubt}")
             }
         }
@@ -157,6 +160,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_knee_is_as_good_as_the_runs_on_both_sides_of_it() {
+        let point = |rate, kept, doubts: &[GateName]| Point {
+            rate,
+            achieved: rate,
+            p50_us: None,
+            p99_us: None,
+            p999_us: None,
+            kept,
+            doubts: doubts.to_vec(),
+        };
+        let (lag, cpu) = (&[GateName::Lag][..], &[GateName::Cpu][..]);
+        let valid =
+            |knee, points: &[Point]| Sweep { p99_max_us: 1.0, knee, points: points.to_vec() }.is_valid();
+        let (below, knee, above) =
+            (point(1.0, Kept::Yes, lag), point(2.0, Kept::Yes, &[]), point(3.0, Kept::No, &[]));
+        assert!(valid(Some(2.0), &[below.clone(), knee.clone(), above, point(4.0, Kept::No, cpu)]));
+        assert!(!valid(Some(2.0), &[knee.clone(), point(3.0, Kept::No, cpu)]), "who failed there?");
+        assert!(!valid(Some(1.0), &[below, point(3.0, Kept::No, &[])]));
+        assert!(valid(Some(2.0), &[knee]), "nothing failed up to the highest rate");
+        assert!(!valid(None, &[point(3.0, Kept::No, lag)]));
+    }
 
     proptest! {
         #[test]

@@ -15,14 +15,16 @@ use crate::bounds::{LATENCY_NS_MAX, PHASES_MAX};
 #[serde(rename_all = "snake_case")]
 #[repr(usize)]
 pub enum Failure {
-    /// No connection could be opened for it.
+    /// No connection could be opened for it, or not within the time-out.
     Connect,
     /// The connection broke.
     Reset,
     /// The server closed the connection before its whole answer.
     Closed,
-    /// No whole answer within the time-out; or never sent, because no connection came free.
+    /// Sent, and no whole answer within the time-out.
     Timeout,
+    /// Due, and not sent before the time-out after the end of the run, because no connection came free.
+    Unsent,
     /// What came is not HTTP.
     Parse,
     /// A status that was not expected.
@@ -35,11 +37,12 @@ pub enum Failure {
 
 impl Failure {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Connect,
         Self::Reset,
         Self::Closed,
         Self::Timeout,
+        Self::Unsent,
         Self::Parse,
         Self::Status,
         Self::Body,
@@ -53,6 +56,7 @@ impl Failure {
             Self::Reset => "reset",
             Self::Closed => "closed",
             Self::Timeout => "timeout",
+            Self::Unsent => "unsent",
             Self::Parse => "parse",
             Self::Status => "status",
             Self::Body => "body",

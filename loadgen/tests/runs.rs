@@ -82,11 +82,59 @@ fn an_overload_is_called_saturated_and_nothing_due_is_forgotten() {
     let flags = ["-c", "1", "-r", "200", "-d", "500ms", "--timeout", "300ms"];
     let (result, code) = result(&server.url, &flags);
     assert_eq!((result["requests"].as_u64(), code), (Some(100), Some(3)), "{result}");
-    assert!(failed(&result, "timeout") > 50);
+    assert!(failed(&result, "unsent") > 50, "one connection: they never left");
+    assert!(failed(&result, "timeout") <= 1, "one may be on its way at the very end");
     let gates = result["gates"].as_array().unwrap();
     let state = |name: &str| gates.iter().find(|gate| gate["name"] == name).unwrap()["state"].clone();
     assert_eq!((state("delivered"), state("schedule")), ("broken".into(), "passed".into()));
     assert!(result["waited_for_connection"].as_u64().unwrap() > 50);
+}
+
+#[test]
+fn bytes_are_counted_both_ways() {
+    let server = Server::start_tcp("127.0.0.1", &[]);
+    let address = server.url.trim_start_matches("http://").split('/').next().unwrap();
+    let mut raw = std::net::TcpStream::connect(address).unwrap();
+    raw.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut one = Vec::new();
+    while !one.ends_with(b"Hello world!") {
+        let mut some = [0; 512];
+        let bytes = raw.read(&mut some).unwrap();
+        assert_ne!(bytes, 0, "{one:?}");
+        one.extend_from_slice(&some[..bytes]);
+    }
+    for rate in [&[][..], &["-r", "5000"]] {
+        let flags = [&["-c", "3", "-n", "500", "-b", "a body of some length"][..], rate].concat();
+        let (result, _) = result(&server.url, &flags);
+        let request = result["setting"]["request_bytes"].as_u64().unwrap();
+        assert_eq!(result["bytes_sent"], 500 * request, "{result}");
+        assert_eq!(result["bytes_received"], 500 * one.len() as u64, "{result}");
+    }
+}
+
+#[test]
+fn a_connection_that_never_stands_is_told_from_an_answer_that_never_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let server = std::thread::spawn(move || {
+        let mut streams: Vec<_> = (0..4).map(|_| listener.accept().unwrap().0).collect();
+        // From now on there is room for one that nobody accepts; the kernel lets all others knock.
+        rustix::net::listen(&listener, 0).unwrap();
+        for stream in &mut streams {
+            assert!(stream.read(&mut [0; 512]).unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        drop(streams);
+        ended.recv().ok();
+    });
+    let flags = ["-c", "4", "-n", "12", "--no-keepalive", "--timeout", "200ms"];
+    let (result, _) = result(&url, &flags);
+    drop(done);
+    server.join().unwrap();
+    let (connect, timeout) = (failed(&result, "connect"), failed(&result, "timeout"));
+    assert_eq!(result["succeeded"], 4, "{result}");
+    assert!(connect >= 1 && timeout >= 1 && connect + timeout == 8, "{result}");
 }
 
 /// A listener that answers every connection with these bytes and closes it.
@@ -204,6 +252,7 @@ fn contenders_take_turns_and_their_files_compare_alike() {
         .args(&contenders)
         .output()
         .unwrap();
+    assert_eq!(output.status.code(), Some(3), "runs of 40 requests are INVALID");
     let repeated: Value = serde_json::from_slice(&output.stdout).unwrap();
     let order: Vec<String> = String::from_utf8(output.stderr)
         .unwrap()
@@ -219,6 +268,7 @@ fn contenders_take_turns_and_their_files_compare_alike() {
     );
     let files = ["plain.json", "slow.json"].map(|name| directory.path().join(name));
     let output = Command::new(LOADGEN).args(["compare", "--json"]).args(&files).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "and so are comparisons of them");
     let compared: Value = serde_json::from_slice(&output.stdout).unwrap();
     // JSON's decimal numbers come back with the last bit open, so what is compared is what was found.
     let found = |comparison: &Value| -> Vec<Value> {
@@ -236,9 +286,10 @@ fn a_sweep_finds_where_a_server_stops_keeping_up() {
     let server = Server::start(&["--delay", "constant:10ms"]);
     let flags = ["sweep", "--json", "-c", "2", "-d", "1s", "-w", "100ms", "--from", "20", "--to", "400"];
     let output = Command::new(LOADGEN).args(flags).args(["--p99-max", "10s", &server.url]).output().unwrap();
-    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
-    // There are too few requests for a p99 at these rates, so that no rate can be shown to keep its bound.
-    assert_eq!(found["knee"], Value::Null, "{found}");
+    // There are too few requests for a p99 at these rates, so that no rate could be shown to keep its bound.
+    let refused = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{refused}");
+    assert!(refused.contains("would have 20 requests") && refused.contains("--duration to 50s"), "{refused}");
     let output = Command::new(LOADGEN)
         .args(["sweep", "--json", "-c", "20", "-d", "2s", "-w", "100ms", "--from", "600", "--to", "6000"])
         .args(["--p99-max", "1s", &server.url])

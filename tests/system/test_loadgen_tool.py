@@ -1,7 +1,9 @@
 """The load generator without an engine: signatures, phases, the live line, and the report in a browser."""
 
+import base64
 import hashlib
 import hmac
+import io
 import json
 import os
 import pty
@@ -15,6 +17,7 @@ import threading
 import time
 import unittest
 import urllib.parse
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -198,6 +201,31 @@ class ColdTest(unittest.TestCase):
                 self.assertEqual(count, 20)
                 self.assertLess(abs(least / wanted_us - 1), 0.002, told)
                 self.assertLess(abs(most / wanted_us - 1), 0.002, told)
+
+    def test_each_function_can_have_code_of_its_own_and_wait_for_rest(self):
+        engine = FakeEngine()
+        server = self.serve(engine)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "index.py").write_text("def handler(event, context):\n    return 1\n")
+            # At rest is any process that waits; this one is not, for it serves.
+            waiting = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+            with waiting:
+                result = measured("cold", "-n", "20", "--code", folder, "--own-code", f"--pid={waiting.pid}", "--settle",
+                                  f"--registry={server.url}", server.url)
+            creates = [asked for asked in server.requests if asked.command == "POST" and b'"Code"' in asked.body]
+            shared = measured("cold", "-n", "2", "--code", folder, f"--registry={server.url}", server.url)
+        files = []
+        for asked in creates:
+            with zipfile.ZipFile(io.BytesIO(base64.b64decode(json.loads(asked.body)["Code"]))) as archive:
+                files.append((archive.namelist(), archive.read("loadgen-cold.txt").decode()))
+        self.assertEqual(files, [(["index.py", "loadgen-cold.txt"], name) for name in list(engine.life)[:20]])
+        told = result["cold"]
+        self.assertEqual((told["own_code"], told["settled"], len(told["calls_us"])), (True, True, 20))
+        self.assertEqual(told["calls_us"], sorted(told["calls_us"]))
+        self.assertAlmostEqual(sum(told["calls_us"]) / 20 / result["latency"]["sent_to_done"]["mean_us"], 1, delta=0.002)
+        self.assertEqual((shared["cold"]["own_code"], shared["cold"]["settled"]), (False, False))
+        self.assertIn("--code", loadgen("cold", "--own-code", server.url, codes=(REFUSED,)).stderr)
+        self.assertIn("--pid", loadgen("cold", "--settle", server.url, codes=(REFUSED,)).stderr)
 
     def test_a_signal_removes_what_is_there(self):
         engine = FakeEngine(holds=True)

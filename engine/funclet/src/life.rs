@@ -13,6 +13,7 @@ use crate::birth::{BOOT_SHARE, Born, Order};
 use crate::cgroup::{CpuShare, FinalUsage, Removal};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
 use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
@@ -37,7 +38,8 @@ impl Funclet {
         let group = group_of(id, generation);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
-        let order = Order { runtime, group: &group, uid };
+        self.prepare_entrance(runtime, now);
+        let order = Order { runtime, group: &group, uid, entrance: self.entrance(runtime, id, now) };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
             Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
             Err(error) => {
@@ -59,7 +61,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, network, status, channel, log, tmp, limits, steps } = born;
+        let Born { pid, pidfd, network, status, channel, log, tmp, limits, steps, passage } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -81,6 +83,7 @@ impl Funclet {
                 limits,
                 hello: HelloReader::default(),
                 steps,
+                passage,
                 stage: Stage::Assembling,
                 inside: None,
             }),
@@ -130,6 +133,7 @@ impl Funclet {
                 }
             }
             Record::Assembled => self.on_assembled(id, generation),
+            Record::Adopting => self.want_fork(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {
@@ -265,6 +269,7 @@ impl Funclet {
         }
         let runtime = container.runtime;
         self.pools[runtime].booted(id, generation);
+        self.on_demand(runtime, Happening::Prepared);
         self.faults.at(FaultPoint::CreateCold);
         match self.waiting.pop_for_container(runtime) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
@@ -416,6 +421,7 @@ impl Funclet {
                 Ok(Removal::Gone) => {
                     self.faults.at(FaultPoint::EndRemoved);
                     self.slots.replace(*id, Slot::Free);
+                    self.set_targets();
                     self.faults.at(FaultPoint::EndFreed);
                 }
                 Ok(Removal::Busy) => is_busy = true,

@@ -14,6 +14,7 @@ use crate::cgroup::Running;
 use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
 use crate::fault::FaultPoint;
 use crate::funclet::{Freezing, Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
@@ -243,6 +244,7 @@ impl Funclet {
     pub(crate) fn seek_container(&mut self, mut waiting: Waiting) -> Result<(), FuncletError> {
         self.faults.at(FaultPoint::ClaimMarked);
         let runtime = usize::from(waiting.claim.runtime.0);
+        self.on_demand(runtime, Happening::Claimed);
         if self.waiting.count_for_container(runtime) == 0
             && let Some((id, generation)) = self.pools[runtime].peek()
         {
@@ -302,6 +304,7 @@ impl Funclet {
     /// Memory has come back: serves claims in order, as far as it goes.
     pub(crate) fn serve_waiting_for_memory(&mut self) -> Result<(), FuncletError> {
         self.memory_returned = false;
+        self.set_targets();
         while let Some(first) = self.waiting.first_for_memory() {
             if self.ledger.mark(claims::memory_bytes(&first.claim)) != Answer::Marked {
                 break;
@@ -319,6 +322,7 @@ impl Funclet {
         }
         if what == WaitsFor::Container {
             self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+            self.on_demand(usize::from(waiting.claim.runtime.0), Happening::GivenUp);
             self.memory_returned = true;
         }
     }
@@ -360,6 +364,9 @@ impl Funclet {
             }
         }
         if slots.is_empty() {
+            for info in self.pool_infos() {
+                self.tell(channel, &Event::Pool(info));
+            }
             let node = Event::Node(self.node_info());
             self.tell(channel, &node);
         } else {

@@ -21,6 +21,8 @@ mod frozen;
 mod hostile_engine;
 #[path = "system/leftovers.rs"]
 mod leftovers;
+#[path = "system/pools.rs"]
+mod pools;
 #[path = "system/programs.rs"]
 mod programs;
 #[path = "system/roots.rs"]

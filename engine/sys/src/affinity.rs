@@ -20,10 +20,18 @@ pub fn allowed_cores() -> Result<Vec<u16>, Errno> {
 /// Keeps the calling thread on one core.
 ///
 /// # Errors
-/// sched_setaffinity(2)'s: EINVAL for a core that is not there or not allowed.
+/// As [`allow`].
 pub fn pin_to(core: u16) -> Result<(), Errno> {
+    allow(&[core])
+}
+
+/// Keeps the calling thread on these cores.
+///
+/// # Errors
+/// sched_setaffinity(2)'s: EINVAL where none of them is there and allowed.
+pub fn allow(cores: &[u16]) -> Result<(), Errno> {
     let mut set = CpuSet::new();
-    set.set(usize::from(core));
+    cores.iter().for_each(|core| set.set(usize::from(*core)));
     rustix::thread::sched_setaffinity(None, &set)
 }
 

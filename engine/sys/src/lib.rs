@@ -12,6 +12,7 @@ pub mod credentials;
 mod errno;
 pub mod exec;
 pub mod fdpass;
+pub mod fdtable;
 pub mod gauge;
 pub mod inherited;
 pub mod mount;

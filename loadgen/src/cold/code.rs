@@ -14,6 +14,8 @@ use crate::bounds::FILE_BYTES_MAX;
 
 /// Files of one folder.
 const FILES_MAX: usize = 20_000;
+/// The file that makes a function's code its own.
+const MARK: &str = "loadgen-cold.txt";
 
 /// The zip to deploy.
 ///
@@ -27,6 +29,19 @@ pub(super) fn code_of(path: &Path) -> anyhow::Result<Vec<u8>> {
     let most = FILE_BYTES_MAX;
     ensure!(about.len() <= most, "{} has more than {most} bytes", path.display());
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The same code with one more file that holds `mark`.
+///
+/// # Errors
+/// It is no zip.
+pub(super) fn marked(zip: &[u8], mark: &str) -> anyhow::Result<Vec<u8>> {
+    let mut zip = ZipWriter::new_append(Cursor::new(zip.to_vec())).context("--code is no zip")?;
+    let options =
+        SimpleFileOptions::default().last_modified_time(DateTime::default()).unix_permissions(0o644);
+    zip.start_file(MARK, options).context("cannot add a file to the zip")?;
+    zip.write_all(mark.as_bytes()).context("cannot add a file to the zip")?;
+    Ok(zip.finish().context("cannot add a file to the zip")?.into_inner())
 }
 
 fn zipped(folder: &Path) -> anyhow::Result<Vec<u8>> {
@@ -88,6 +103,24 @@ mod tests {
         assert_eq!(bootstrap.unix_mode().map(|mode| mode & 0o777), Some(0o755));
         drop(bootstrap);
         assert!(archive.by_name("lib/x.py").is_ok());
+    }
+
+    #[test]
+    fn marked_code_is_the_same_and_one_file_more() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("bootstrap"), "run").unwrap();
+        std::fs::set_permissions(folder.path().join("bootstrap"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+        let zip = code_of(folder.path()).unwrap();
+        let (first, second) = (marked(&zip, "f0").unwrap(), marked(&zip, "f1").unwrap());
+        assert_ne!(first, second);
+        let mut archive = zip::ZipArchive::new(Cursor::new(first)).unwrap();
+        assert_eq!(archive.len(), 2);
+        assert_eq!(std::io::read_to_string(archive.by_name(MARK).unwrap()).unwrap(), "f0");
+        let bootstrap = archive.by_name("bootstrap").unwrap();
+        assert_eq!(bootstrap.unix_mode().map(|mode| mode & 0o777), Some(0o755));
+        assert_eq!(std::io::read_to_string(bootstrap).unwrap(), "run");
+        assert!(marked(b"no zip", "f0").is_err());
     }
 
     #[test]

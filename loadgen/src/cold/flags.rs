@@ -39,6 +39,9 @@ pub struct ColdArgs {
     /// Their code, a zip or a folder. Default: the engine's own hello in that language.
     #[arg(long, value_name = "PATH")]
     pub code: Option<PathBuf>,
+    /// Gives each function code of its own, by a file with its name, so that the engine can share nothing between them.
+    #[arg(long, requires = "code")]
+    pub own_code: bool,
     #[arg(long, default_value = "index.handler")]
     pub handler: String,
     /// Memory of each, in MB.
@@ -71,6 +74,10 @@ pub struct ColdArgs {
     /// Process of the engine: its CPU time and that of all below it is told per call.
     #[arg(long)]
     pub pid: Option<u32>,
+    /// Waits before the first call until that process and all below it have come to rest: what the engine prepares when
+    /// functions are deployed, or after the last calls, is done then.
+    #[arg(long, requires = "pid")]
+    pub settle: bool,
     #[command(flatten)]
     pub output: OutputFlags,
 }

@@ -6,19 +6,23 @@
 mod code;
 mod flags;
 mod registry;
+mod rest;
 mod stop;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use hdrhistogram::iterators::IterationValue;
 use serde::{Deserialize, Serialize};
 
 use crate::result::{Judgement, Purpose, RunResult};
-use crate::run::{Outcome, Second};
+use crate::run::{Outcome, Second, micros};
 use crate::session::judged_run;
-use code::code_of;
+use crate::tally::Tally;
+use code::{code_of, marked};
 pub use flags::ColdArgs;
 use registry::Registry;
+use rest::wait_for_rest;
 use stop::{Event, Stop};
 
 /// What was called for the first time.
@@ -33,6 +37,22 @@ pub struct Cold {
     pub spacing_s: Option<f64>,
     /// What deploying all of them took.
     pub deploy_s: f64,
+    /// Whether each function had code of its own.
+    #[serde(default)]
+    pub own_code: bool,
+    /// Whether the engine was waited for between deploying and calling.
+    #[serde(default)]
+    pub settled: bool,
+    /// What each call took, from the shortest to the longest, to three digits; one that failed as long as its time-out.
+    #[serde(default)]
+    pub calls_us: Vec<f64>,
+}
+
+/// Whether all that was to be done is, or a signal came first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum All {
+    Done,
+    Stopped,
 }
 
 /// How it ended.
@@ -51,7 +71,12 @@ pub fn cold(args: &ColdArgs, progress: Box<dyn FnMut(&Second) + Send>) -> anyhow
     let prefix = prefix();
     let plan = args.plan(&prefix)?;
     let code = args.code.as_deref().map(code_of).transpose()?;
-    let create = args.create(code.as_deref())?;
+    // Whatever is wrong with flags and code is found before anything is deployed.
+    args.create(code.as_deref())?;
+    let create = |name: &str| match &code {
+        Some(zip) if args.own_code => args.create(Some(&marked(zip, name)?)),
+        other => args.create(other.as_deref()),
+    };
     let registry = Registry::new(&args.registry, &args.account)?;
     let stop = Stop::catch().context("cannot watch for signals")?;
     let begun = Instant::now();
@@ -59,7 +84,11 @@ pub fn cold(args: &ColdArgs, progress: Box<dyn FnMut(&Second) + Send>) -> anyhow
     let deployed = deploy(&registry, &prefix, args.functions, &create, &stop, &mut attempted);
     let deploy_s = begun.elapsed().as_secs_f64();
     let ended = deployed.and_then(|all| {
-        if all == All::No {
+        let settled = match args.pid.filter(|_| args.settle && all == All::Done) {
+            Some(engine) => wait_for_rest(engine, &stop)?,
+            None => all,
+        };
+        if settled == All::Stopped {
             return Ok(End::Stopped);
         }
         let judgement = Judgement {
@@ -84,36 +113,44 @@ pub fn cold(args: &ColdArgs, progress: Box<dyn FnMut(&Second) + Send>) -> anyhow
                 concurrency: args.spacing.is_none().then_some(args.concurrency),
                 spacing_s: args.spacing.map(|spacing| spacing.as_secs_f64()),
                 deploy_s,
+                own_code: args.own_code,
+                settled: args.settle,
+                calls_us: each_us(&done.1.tally),
             });
             End::Done(done)
         }
     })
 }
 
-/// Whether all functions stand, or a signal came first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum All {
-    Yes,
-    No,
-}
-
 fn deploy(
     registry: &Registry,
     prefix: &str,
     count: u64,
-    create: &str,
+    create: &dyn Fn(&str) -> anyhow::Result<String>,
     stop: &Stop,
     attempted: &mut u64,
 ) -> anyhow::Result<All> {
     for number in 0..count {
         if stop.is_asked_for() {
-            return Ok(All::No);
+            return Ok(All::Stopped);
         }
+        let name = format!("{prefix}{number}");
+        let body = create(&name)?;
         // Before the attempt: one without an answer may have been carried out.
         *attempted = number + 1;
-        registry.create(&format!("{prefix}{number}"), create)?;
+        registry.create(&name, &body)?;
     }
-    Ok(All::Yes)
+    Ok(All::Done)
+}
+
+/// Every call by itself; the histogram keeps three digits of each.
+fn each_us(tally: &Tally) -> Vec<f64> {
+    let calls = if tally.intended_to_done.is_empty() { &tally.sent_to_done } else { &tally.intended_to_done };
+    let each = |step: IterationValue<u64>| {
+        let count = usize::try_from(step.count_at_value()).expect("there are not that many functions");
+        std::iter::repeat_n(micros(step.value_iterated_to()), count)
+    };
+    calls.iter_recorded().flat_map(each).collect()
 }
 
 /// Removes what may be there; what could not be removed is told by name, with the reason.
@@ -148,5 +185,27 @@ impl Stop {
             Event::Asked => Ok(End::Stopped),
             Event::Ended(done) => Ok(End::Done(Box::new((*done)?))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_told_by_itself() {
+        let mut closed = Tally::default();
+        for us in [700, 300, 300] {
+            closed.record(None, us * 1000);
+        }
+        let near = |told: &[f64], wanted: &[f64]| {
+            assert_eq!(told.len(), wanted.len());
+            assert!(told.iter().zip(wanted).all(|(a, b)| (a / b - 1.0).abs() < 0.001), "{told:?}");
+        };
+        near(&each_us(&closed), &[300.0, 300.0, 700.0]);
+        let mut open = Tally::default();
+        open.record(Some(900_000), 100_000);
+        near(&each_us(&open), &[900.0]);
+        near(&each_us(&Tally::default()), &[]);
     }
 }

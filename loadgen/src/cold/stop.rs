@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -52,6 +53,11 @@ impl Stop {
     /// Whether a signal came.
     pub(super) fn is_asked_for(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether one comes within this time.
+    pub(super) fn is_asked_for_within(&self, time: Duration) -> bool {
+        matches!(self.events.recv_timeout(time), Ok(Event::Asked))
     }
 
     /// For whoever tells of an end.

@@ -510,8 +510,12 @@ impl Worker {
     /// What was due and did not end in time has failed, sent or not.
     fn give_up_the_rest(&mut self, now_ns: u64) {
         for index in 0..self.connections.len() {
-            while let Some(flight) = self.connections[index].flights.pop_front() {
-                self.record(flight, Err(Failure::Timeout), now_ns);
+            let connection = &mut self.connections[index];
+            let sent = connection.flights.len() - connection.owed;
+            let flights = std::mem::take(&mut connection.flights);
+            for (number, flight) in flights.into_iter().enumerate() {
+                let failure = if number < sent { Failure::Timeout } else { Failure::Unsent };
+                self.record(flight, Err(failure), now_ns);
             }
         }
         while let Some(due_ns) = self.next_due() {
@@ -520,7 +524,7 @@ impl Worker {
                 self.effort.offered += 1;
                 self.tally.waited_for_connection += 1;
             }
-            self.record(Flight { intended_ns: due_ns, sent_ns: now_ns }, Err(Failure::Timeout), now_ns);
+            self.record(Flight { intended_ns: due_ns, sent_ns: now_ns }, Err(Failure::Unsent), now_ns);
         }
     }
 }

@@ -284,7 +284,10 @@ impl Worker {
             let oldest = connection.flights.front().map(|flight| flight.sent_ns + timeout_ns);
             match connection.phase {
                 Phase::Open if oldest.is_some_and(|at| at <= now_ns) => {
-                    self.lose(index, Failure::Timeout, now_ns);
+                    // What is sent on a connection that does not stand yet, the kernel keeps.
+                    let connecting = connection.out.is_none() && connection.received_bytes == 0;
+                    let failure = if connecting { Failure::Connect } else { Failure::Timeout };
+                    self.lose(index, failure, now_ns);
                 }
                 Phase::Ending if connection.ending_since_ns + ENDING_PATIENCE_NS <= now_ns => {
                     self.lose(index, Failure::Closed, now_ns);
