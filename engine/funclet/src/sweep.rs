@@ -174,12 +174,14 @@ fn kill_all(base: &Base, name: &str, report: &mut SweepReport) {
 }
 
 fn remove_tree(base: &Base, name: &str) -> Result<Removal, CgroupError> {
+    let mut removal = Removal::Gone;
     for group in groups_of(base, name) {
+        // One that stays must not keep the others: their names are wanted again.
         if base.remove(&group)? == Removal::Busy {
-            return Ok(Removal::Busy);
+            removal = Removal::Busy;
         }
     }
-    Ok(Removal::Gone)
+    Ok(removal)
 }
 
 fn pause() {
