@@ -2,8 +2,10 @@
 
 import http.client
 import os
+import shutil
 import signal
 import threading
+import time
 import unittest
 
 from support import machine
@@ -156,8 +158,10 @@ class CrashTest(unittest.TestCase):
             for _ in range(3):
                 killed = node.engine_pid()
                 kill(killed)
+                begin = time.monotonic()
                 answer = until(lambda: first_answer(node, "zlast"), "an answer")
                 self.assertEqual((answer.status, answer.text), (200, "hello"))
+                print(f"\n{count + 1} functions: answered {time.monotonic() - begin:.2f} s after the engine was killed")
                 until(lambda: node.engine_pid() != killed, "another engine")
 
     def test_a_killed_funclet_is_started_again_alone(self):
@@ -206,6 +210,39 @@ class CrashTest(unittest.TestCase):
             # What only root could have removed is swept by the next start, which finds the functions as they were.
             node.start()
             self.assertTrue(answers(node))
+
+    def test_the_deaths_of_one_engine_do_not_disturb_another(self):
+        counter = "number = 0\ndef handler(event, context):\n    global number\n    number += 1\n    return {'number': number}\n"
+        with Node() as dying, Node() as other:
+            dying.deploy("hello", HELLO)
+            self.assertTrue(answers(dying))
+            other.deploy("count", counter)
+            for kill_one in (
+                lambda: kill(dying.funclet_pids()[0]), lambda: kill(dying.engine_pid()), lambda: (dying.kill(), dying.start()),
+            ):
+                before = other.invoke("count").json()["number"]
+                dying.note_processes()
+                kill_one()
+                until(lambda: answers(dying), "an answer of the one that died")
+                self.assertEqual(other.invoke("count").json()["number"], before + 1, "the other's instance lives on")
+            self.assertEqual((other.children("faaster engine"), other.funclet_pids()), ([other.ready["engine"]], other.ready["funclets"]))
+
+    def test_what_outlasts_a_reboot_is_removed_at_the_next_start(self):
+        node = Node()
+        # Folders that were not on a tmpfs: nobody holds their locks, and cgroups and mounts are gone.
+        for instance, locked in (("00c0ffee", True), ("0badcafe", True), ("12345678", False)):
+            folder = node.run / instance
+            (folder / "funclet-0").mkdir(parents=True)
+            (folder / "runtimes").mkdir()
+            (folder / "runtimes" / "boot").write_text("left")
+            if locked:
+                (folder / "lock").touch()
+        with node:
+            node.deploy("hello", HELLO)
+            self.assertTrue(answers(node))
+            left = {path.name for path in node.run.iterdir()}
+            self.assertEqual(left, {node.instance, "12345678"}, "without a lock nothing is known of it")
+            shutil.rmtree(node.run / "12345678")
 
     def test_an_engine_that_cannot_live_is_given_up(self):
         with Node() as node:

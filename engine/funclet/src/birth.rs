@@ -255,6 +255,11 @@ impl Nursery {
         mount::context_of(&tmp)
     }
 
+    /// What a thread is doing, for people.
+    pub(crate) fn state_of(&self, id: i32) -> Option<String> {
+        crate::stuck::state_of(&self.proc, id)
+    }
+
     fn start(
         &self,
         order: Order<'_>,

@@ -54,8 +54,6 @@ pub enum FuncletError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
-    #[error("leftovers of an earlier funclet do not go away: {}", .0.join("; "))]
-    Leftovers(Vec<String>),
     #[error("cannot make room for descriptors")]
     Descriptors(#[source] Errno),
     #[error("the folder of fault points cannot be used; it must be root's, and nobody else may write to it")]
@@ -80,6 +78,8 @@ pub enum ExitReason {
 pub(crate) enum Timer {
     /// A container should be claimable by now.
     Boot(SlotId, Generation),
+    /// One that was killed should be dead by now.
+    Death(SlotId, Generation),
     /// A fork server should be ready by now.
     ForkServer(usize),
     /// Boots have stood aside for a while.
@@ -187,7 +187,7 @@ impl Funclet {
         let faults = Faults::open(&config).map_err(FuncletError::Faults)?;
         let nursery = Nursery::open(&config.init_path, &config.runtimes, faults.clone())?;
         // A funclet that was killed and is started again finds its cgroups full of the dead.
-        sweep::clear(&config.cgroup_name())?;
+        let left = sweep::clear(&config.cgroup_name())?;
         faults.at(FaultPoint::StartSwept);
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
@@ -211,7 +211,7 @@ impl Funclet {
         let pools =
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
         let fork_servers = config.runtimes.iter().map(ForkServer::of).collect();
-        Ok(Self {
+        let mut funclet = Self {
             faults,
             poller,
             link,
@@ -243,7 +243,9 @@ impl Funclet {
             quiet_until: Nanos(0),
             descriptions: VecDeque::new(),
             config,
-        })
+        };
+        funclet.take_over(left);
+        Ok(funclet)
     }
 
     fn serve(&mut self) -> Result<ExitReason, FuncletError> {
@@ -306,6 +308,7 @@ impl Funclet {
     fn on_timer(&mut self, timer: Timer, now: Nanos) {
         match timer {
             Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
+            Timer::Death(id, generation) => self.on_death_overdue(id, generation),
             Timer::ForkServer(runtime) => self.on_fork_server_timeout(runtime),
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
@@ -464,6 +467,10 @@ impl Funclet {
             && let Err(error) = network.remove_rules(&self.config)
         {
             notice(&self.config, &with_causes(&error));
+        }
+        for group in self.slots.all_quarantined() {
+            // Whatever held it may have gone since; if not, the top group stays, too, and that is said below.
+            self.cgroups.remove(group).ok();
         }
         let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
         let mut events = Vec::new();

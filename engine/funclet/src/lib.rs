@@ -33,6 +33,7 @@ mod rootfs;
 mod serve;
 mod slots;
 mod stock;
+mod stuck;
 pub mod sweep;
 mod timers;
 

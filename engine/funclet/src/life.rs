@@ -22,6 +22,7 @@ use crate::network::Link;
 use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Token};
 use crate::slots::{Container, Ending, Slot, Stage, Unclaimed};
+use crate::stuck::{Dying, group_of};
 use crate::timers::Nanos;
 
 /// Pause between looks at cgroups that are still busy.
@@ -35,7 +36,7 @@ impl Funclet {
         let Some((id, generation)) = self.slots.next_free() else { return };
         self.faults.at(FaultPoint::CreateBegun);
         let now = Nanos::now();
-        let group = format!("s{}g{}", id.0, generation.0);
+        let group = group_of(id, generation);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
         self.prepare_entrance(runtime, now);
@@ -90,6 +91,7 @@ impl Funclet {
             lease: None,
             created: now,
             ending: None,
+            dying: Dying::InTime,
             timer: Some(timer),
             link: Link::None,
         };
@@ -318,6 +320,7 @@ impl Funclet {
         // Process 1 takes its whole pid namespace with it, and unlike cgroup.kill this waits for no lock. ESRCH: it is
         // dead already, which its pidfd is about to say.
         container.pidfd.kill().ok();
+        self.expect_death(id, generation);
         self.faults.at(FaultPoint::EndKilled);
         if was_booting && ending == Ending::BootFailed {
             self.back_off(runtime, Refusal::Boot, None);
@@ -376,6 +379,9 @@ impl Funclet {
         self.poller.remove(&container.status);
         if let Some(unclaimed) = &container.unclaimed {
             self.poller.remove(&unclaimed.channel);
+        }
+        if let Some(timer) = container.timer.take() {
+            self.timers.cancel(timer);
         }
         let group = container.group.clone();
         let Slot::Live(container) = self.slots.replace(id, Slot::Removing { group, until }) else {
@@ -445,8 +451,12 @@ impl Funclet {
             .map(|(id, group, _)| (id, group.to_owned()))
             .collect();
         for (id, group) in old {
-            notice(&self.config, &format!("cgroup {group} does not go away; its slot is not used again"));
-            self.slots.replace(id, Slot::Quarantined);
+            let text = format!(
+                "cgroup {group} does not go away{}; its slot is not used again",
+                self.states_in(&group)
+            );
+            notice(&self.config, &text);
+            self.slots.replace(id, Slot::Quarantined { group });
         }
     }
 }

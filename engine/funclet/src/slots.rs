@@ -14,6 +14,7 @@ use crate::channel::ChannelId;
 use crate::container::State;
 use crate::hello::HelloReader;
 use crate::network::{Inside, Link};
+use crate::stuck::Dying;
 use crate::timers::{Nanos, TimerId};
 
 /// A container and what the funclet holds of it.
@@ -34,7 +35,8 @@ pub(crate) struct Container {
     pub lease: Option<Lease>,
     pub created: Nanos,
     pub ending: Option<Ending>,
-    /// Its boot deadline.
+    pub dying: Dying,
+    /// The deadline of its boot, or of its death.
     pub timer: Option<TimerId>,
     pub link: Link,
 }
@@ -95,7 +97,9 @@ pub(crate) enum Slot {
         until: Nanos,
     },
     /// Its cgroups would not go: not used again.
-    Quarantined,
+    Quarantined {
+        group: String,
+    },
 }
 
 #[derive(Debug)]
@@ -131,6 +135,14 @@ impl Slots {
         let entry = &mut self.entries[id.0 as usize];
         entry.generation = generation.0;
         entry.slot = slot;
+    }
+
+    /// Puts what is left of an earlier life into a slot; `false` where there is no such free one.
+    pub(crate) fn set_aside(&mut self, id: SlotId, generation: Generation, slot: Slot) -> bool {
+        let Some(at) = self.free.iter().position(|free| *free == id.0) else { return false };
+        self.free.remove(at);
+        self.entries[id.0 as usize] = Entry { generation: generation.0, slot };
+        true
     }
 
     /// Changes what is in an occupied slot; gives back what was.
@@ -180,6 +192,14 @@ impl Slots {
         })
     }
 
+    /// Groups that would not go.
+    pub(crate) fn all_quarantined(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|entry| match &entry.slot {
+            Slot::Quarantined { group } => Some(group.as_str()),
+            _ => None,
+        })
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -188,8 +208,14 @@ impl Slots {
         self.free.len()
     }
 
+    /// Slots that something holds which does not die.
     pub(crate) fn quarantined_count(&self) -> usize {
-        self.entries.iter().filter(|entry| matches!(entry.slot, Slot::Quarantined)).count()
+        let is_held = |slot: &Slot| match slot {
+            Slot::Quarantined { .. } => true,
+            Slot::Live(container) => container.dying == Dying::Overdue,
+            Slot::Free | Slot::Removing { .. } => false,
+        };
+        self.entries.iter().filter(|entry| is_held(&entry.slot)).count()
     }
 
     fn numbered(&self) -> impl Iterator<Item = (SlotId, &Entry)> {
@@ -208,12 +234,24 @@ mod tests {
         slots.occupy(first, generation, Slot::Removing { group: "a".into(), until: Nanos(0) });
         let (second, other) = slots.next_free().unwrap();
         assert_ne!(first, second);
-        slots.occupy(second, other, Slot::Quarantined);
+        slots.occupy(second, other, Slot::Quarantined { group: "b".into() });
         assert!(slots.next_free().is_none());
         assert_eq!((slots.free_count(), slots.quarantined_count(), slots.all_removing().count()), (0, 1, 1));
         slots.replace(first, Slot::Free);
         assert_eq!(slots.next_free(), Some((first, Generation(generation.0 + 1))));
         assert!(slots.live(first, generation).is_none());
         assert!(slots.live(SlotId(99), generation).is_none());
+    }
+
+    #[test]
+    fn a_slot_that_is_set_aside_is_not_free() {
+        let mut slots = Slots::new(3);
+        let left = || Slot::Removing { group: "s1g9".into(), until: Nanos(0) };
+        assert!(slots.set_aside(SlotId(1), Generation(9), left()));
+        assert!(!slots.set_aside(SlotId(1), Generation(9), left()), "once");
+        assert!(!slots.set_aside(SlotId(3), Generation(1), left()), "there is none");
+        assert_eq!((slots.free_count(), slots.all_removing().count()), (2, 1));
+        slots.replace(SlotId(1), Slot::Free);
+        assert_eq!(slots.next_free(), Some((SlotId(1), Generation(10))), "and never its name again");
     }
 }

@@ -19,7 +19,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Base, CgroupError, Removal, list_groups};
 use crate::config::{InstanceId, instance_of_cgroup};
-use crate::funclet::FuncletError;
 use crate::network;
 use crate::timers::Nanos;
 
@@ -27,6 +26,8 @@ use crate::timers::Nanos;
 pub const LOCK_FILE: &str = "lock";
 /// How long processes and cgroups of a dead run may take to go.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// As long for those of an earlier funclet, whose successor has calls waiting.
+const CLEAR_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause between looks.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -73,7 +74,7 @@ pub fn sweep(config: &SweepConfig) -> Result<SweepReport, SweepError> {
     for base in cgroup::bases()? {
         for name in list_groups(&base).unwrap_or_default() {
             if instance_of_cgroup(&name).is_some_and(|id| dead.contains(&id)) {
-                sweep_group(&base, &name, &mut report);
+                sweep_group(&base, &name, Nanos::now().after(SWEEP_TIMEOUT), &mut report);
             }
         }
     }
@@ -90,15 +91,20 @@ pub fn sweep(config: &SweepConfig) -> Result<SweepReport, SweepError> {
     Ok(report)
 }
 
-/// Removes one top group and everything in it, wherever it is; for the one run that owns it.
-pub(crate) fn clear(top: &str) -> Result<(), FuncletError> {
-    let mut report = SweepReport::default();
+/// Removes one top group and everything in it, wherever it is; for the one run that owns it. What does not die in time
+/// stays, with its groups, whose names are given: a single process must not keep a funclet from its work.
+pub(crate) fn clear(top: &str) -> Result<Vec<String>, CgroupError> {
+    let until = Nanos::now().after(CLEAR_TIMEOUT);
+    let (mut report, mut left) = (SweepReport::default(), Vec::new());
     for base in cgroup::bases()? {
         if base.has(top) {
-            sweep_group(&base, top, &mut report);
+            sweep_group(&base, top, until, &mut report);
+            // What it stopped would stop what is made in it next.
+            base.continue_all(top).ok();
+            left.extend(base.below_listed(top).unwrap_or_default());
         }
     }
-    if report.left.is_empty() { Ok(()) } else { Err(FuncletError::Leftovers(report.left)) }
+    Ok(left)
 }
 
 fn dead_instances(run_root: &Path) -> Result<Vec<InstanceId>, SweepError> {
@@ -121,8 +127,7 @@ fn is_dead(lock: &Path) -> bool {
 }
 
 /// Ends every process of a top group and removes it with all below it.
-fn sweep_group(base: &Base, name: &str, report: &mut SweepReport) {
-    let until = Nanos::now().after(SWEEP_TIMEOUT);
+fn sweep_group(base: &Base, name: &str, until: Nanos, report: &mut SweepReport) {
     // Held still, what forks faster than it is found has no time to. Without a v2 core the loop must be the faster one.
     base.freeze(name).ok();
     loop {
@@ -169,12 +174,14 @@ fn kill_all(base: &Base, name: &str, report: &mut SweepReport) {
 }
 
 fn remove_tree(base: &Base, name: &str) -> Result<Removal, CgroupError> {
+    let mut removal = Removal::Gone;
     for group in groups_of(base, name) {
+        // One that stays must not keep the others: their names are wanted again.
         if base.remove(&group)? == Removal::Busy {
-            return Ok(Removal::Busy);
+            removal = Removal::Busy;
         }
     }
-    Ok(Removal::Gone)
+    Ok(removal)
 }
 
 fn pause() {

@@ -33,6 +33,8 @@ mod resize;
 mod reclaimed;
 #[path = "system/roots.rs"]
 mod roots;
+#[path = "system/stuck.rs"]
+mod stuck;
 #[path = "system/times.rs"]
 mod times;
 

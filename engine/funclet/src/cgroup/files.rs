@@ -101,11 +101,19 @@ impl Base {
         self.write_at(&format!("{name}/cgroup.freeze"), "1")
     }
 
+    /// The way back from [`Self::freeze`].
+    ///
+    /// # Errors
+    /// ENOENT where there is no v2 core.
+    pub(crate) fn continue_all(&self, name: &str) -> Result<(), Errno> {
+        self.write_at(&format!("{name}/cgroup.freeze"), "0")
+    }
+
     /// [`Self::freeze`], or the way back.
     pub(super) fn set_running(&self, name: &str, running: Running) -> Result<(), CgroupError> {
         let (what, result) = match running {
             Running::Stopped => ("stop", self.freeze(name)),
-            Running::Yes => ("continue", self.write_at(&format!("{name}/cgroup.freeze"), "0")),
+            Running::Yes => ("continue", self.continue_all(name)),
         };
         result.map_err(|source| CgroupError::Freezer { what, group: name.to_owned(), source })
     }
