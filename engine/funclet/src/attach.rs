@@ -18,6 +18,7 @@ use crate::cgroup::{CpuShare, Limits};
 use crate::claims::{self, Waiting};
 use crate::code;
 use crate::container::Change;
+use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError};
 use crate::notice::notice;
 use crate::rootfs::{TASK, code_mount};
@@ -43,10 +44,12 @@ impl Funclet {
             Ok(code) => code,
             Err(refused) => return Ok(Err(refused)),
         };
+        self.faults.at(FaultPoint::ClaimCode);
         self.pools[usize::from(waiting.claim.runtime.0)].remove(id, generation);
         let container = self.slots.live(id, generation).expect("a pool holds live containers only");
         container.state.apply(Change::Taken);
         container.lease = Some(Lease { channel: waiting.channel, claim: waiting.claim, since: began });
+        self.faults.at(FaultPoint::ClaimTaken);
         let pid = container.pid;
         let mut unclaimed = container.unclaimed.take().expect("a cold container has not been claimed");
         let given = match self.set_mode(&waiting.claim, id, generation, unclaimed.inside.take())? {
@@ -71,10 +74,12 @@ impl Funclet {
         };
         let container = self.slots.live(id, generation).expect("still there");
         container.state.apply(Change::Handed);
+        self.faults.at(FaultPoint::ClaimHanded);
         let gauge = self.cgroups.peak_gauge(&container.group);
         let descriptors = [unclaimed.channel, unclaimed.log].into_iter().chain(gauge).collect();
         let sent = self.channels.send(waiting.channel, &event, descriptors);
         self.after_send(waiting.channel, sent);
+        self.faults.at(FaultPoint::ClaimTold);
         Ok(Ok(()))
     }
 
@@ -95,6 +100,7 @@ impl Funclet {
         generation: Generation,
         code: &OwnedFd,
     ) -> Result<Result<(), Errno>, FuncletError> {
+        self.faults.at(FaultPoint::ClaimMode);
         let container = self.slots.peek(id, generation).expect("being claimed");
         let limits = Limits {
             memory_bytes: claims::memory_bytes(claim),
@@ -106,16 +112,19 @@ impl Funclet {
             notice(&self.config, &format!("a claim fails: {error}"));
             return Ok(Err(error.errno().unwrap_or(Errno::IO)));
         }
+        self.faults.at(FaultPoint::ClaimLimits);
         let tmp_bytes = u64::from(claim.tmp_mb) * 1024 * 1024;
         if tmp_bytes != TMP_BYTES_DEFAULT
             && let Err(errno) = mount::resize_tmpfs(&unclaimed.tmp, tmp_bytes)
         {
             return Ok(Err(errno));
         }
+        self.faults.at(FaultPoint::ClaimTmp);
         if let Err(errno) = self.attach_inside(&container.pidfd, code, TASK)? {
             return Ok(Err(errno));
         }
         self.spread(&container.group, claim.placement);
+        self.faults.at(FaultPoint::ClaimSpread);
         Ok(Ok(()))
     }
 
@@ -129,7 +138,9 @@ impl Funclet {
         if let Err(errno) = pidfd.enter_mount_namespace() {
             return Ok(Err(errno));
         }
+        self.faults.at(FaultPoint::ClaimInside);
         let attached = mount::attach(tree, at);
+        self.faults.at(FaultPoint::ClaimAttached);
         let own = self.rootfs.own_namespace.as_fd();
         rustix::thread::move_into_link_name_space(own, Some(LinkNameSpaceType::Mount))
             .map_err(FuncletError::LostNamespace)?;
@@ -167,6 +178,7 @@ impl Funclet {
             InitStep::Drop => "privileges cannot be dropped",
             InitStep::Exec => "the interpreter cannot be executed",
             InitStep::Wait => "it cannot wait for the runtime",
+            InitStep::Adopt => "no child of the fork server came",
         }
     }
 }

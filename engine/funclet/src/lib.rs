@@ -14,6 +14,9 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod demand;
+mod fault;
+mod forks;
 mod funclet;
 mod hello;
 mod ledger;
@@ -27,6 +30,7 @@ pub mod probe;
 mod rootfs;
 mod serve;
 mod slots;
+mod stock;
 pub mod sweep;
 mod timers;
 

@@ -13,6 +13,8 @@ use crate::birth::{BOOT_SHARE, Born, Order};
 use crate::cgroup::{CpuShare, FinalUsage, Removal};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
+use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
 use crate::network::Link;
@@ -30,11 +32,13 @@ impl Funclet {
     /// Starts a container of a runtime in the next free slot.
     pub(crate) fn give_birth(&mut self, runtime: usize) {
         let Some((id, generation)) = self.slots.next_free() else { return };
+        self.faults.at(FaultPoint::CreateBegun);
         let now = Nanos::now();
         let group = format!("s{}g{}", id.0, generation.0);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
-        let order = Order { runtime, group: &group, uid };
+        self.prepare_entrance(runtime, now);
+        let order = Order { runtime, group: &group, uid, entrance: self.entrance(runtime, id, now) };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
             Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
             Err(error) => {
@@ -56,7 +60,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, status, channel, log, tmp, limits, steps } = born;
+        let Born { pid, pidfd, network, status, channel, log, tmp, limits, steps, passage } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -78,6 +82,7 @@ impl Funclet {
                 limits,
                 hello: HelloReader::default(),
                 steps,
+                passage,
                 stage: Stage::Assembling,
                 inside: None,
             }),
@@ -89,7 +94,8 @@ impl Funclet {
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
         self.pools[runtime].began(id, generation);
-        self.order_link(id, generation, pid);
+        self.order_link(id, generation, network);
+        self.faults.at(FaultPoint::CreateSettled);
         self.migrating = Some((id, generation, now));
         if let Err(errno) = watched {
             self.fail_boot(id, generation, &format!("it cannot be watched: {errno}"));
@@ -119,11 +125,13 @@ impl Funclet {
     fn on_record(&mut self, id: SlotId, generation: Generation, record: Record) -> Result<(), FuncletError> {
         match record {
             Record::Migrated => {
+                self.faults.at(FaultPoint::CreateMigrated);
                 if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
                     self.migrating = None;
                 }
             }
             Record::Assembled => self.on_assembled(id, generation),
+            Record::Adopting => self.want_fork(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {
@@ -147,6 +155,7 @@ impl Funclet {
 
     /// A container's file system stands.
     fn on_assembled(&mut self, id: SlotId, generation: Generation) {
+        self.faults.at(FaultPoint::CreateAssembled);
         let Some(container) = self.slots.live(id, generation) else { return };
         let runtime = container.runtime;
         if let Some(unclaimed) = &mut container.unclaimed {
@@ -251,12 +260,15 @@ impl Funclet {
             *booted = true;
             return Ok(());
         }
+        self.faults.at(FaultPoint::CreateBooted);
         container.state.apply(Change::Booted);
         if let Some(timer) = container.timer.take() {
             self.timers.cancel(timer);
         }
         let runtime = container.runtime;
         self.pools[runtime].booted(id, generation);
+        self.on_demand(runtime, Happening::Prepared);
+        self.faults.at(FaultPoint::CreateCold);
         match self.waiting.pop_for_container(runtime) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
             None if self.pools[runtime].is_overfull() => {
@@ -288,6 +300,7 @@ impl Funclet {
             State::Cold => self.pools[container.runtime].remove(id, generation),
             State::Warming | State::Warm | State::Frozen => {}
         }
+        self.faults.at(FaultPoint::EndAsked);
         let was_booting = container.state == State::Creating;
         // Dying takes a processor too.
         self.share(id, generation, BOOT_SHARE);
@@ -301,6 +314,7 @@ impl Funclet {
         // Process 1 takes its whole pid namespace with it, and unlike cgroup.kill this waits for no lock. ESRCH: it is
         // dead already, which its pidfd is about to say.
         container.pidfd.kill().ok();
+        self.faults.at(FaultPoint::EndKilled);
         if was_booting && ending == Ending::BootFailed {
             self.back_off(runtime, Refusal::Boot, None);
         }
@@ -323,6 +337,7 @@ impl Funclet {
 
     /// A container's init has ended, and with it every process of the container.
     pub(crate) fn on_process(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        self.faults.at(FaultPoint::EndSeen);
         // What init said last comes first.
         self.on_status(id, generation)?;
         let Some(container) = self.slots.live(id, generation) else { return Ok(()) };
@@ -332,6 +347,7 @@ impl Funclet {
             // Somebody else reaped it; that it is dead is certain.
             Err(_) => Exit::Signal(9),
         };
+        self.faults.at(FaultPoint::EndReaped);
         if container.state == State::Creating {
             self.fail_boot(id, generation, "it ended");
         }
@@ -365,6 +381,7 @@ impl Funclet {
         if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
             self.migrating = None;
         }
+        self.faults.at(FaultPoint::EndBuried);
         let Some(lease) = container.lease else { return };
         let bytes = claims::memory_bytes(&lease.claim);
         let usage = self.cgroups.final_usage(&container.group);
@@ -380,6 +397,7 @@ impl Funclet {
         self.memory_returned = true;
         let sent = self.channels.send(lease.channel, &event, Vec::new());
         self.after_send(lease.channel, sent);
+        self.faults.at(FaultPoint::EndTold);
     }
 
     /// Removes cgroups of dead containers, some in one turn.
@@ -395,7 +413,10 @@ impl Funclet {
             self.removal_cursor = *id;
             match self.cgroups.remove(group) {
                 Ok(Removal::Gone) => {
+                    self.faults.at(FaultPoint::EndRemoved);
                     self.slots.replace(*id, Slot::Free);
+                    self.set_targets();
+                    self.faults.at(FaultPoint::EndFreed);
                 }
                 Ok(Removal::Busy) => is_busy = true,
                 Err(error) => {

@@ -6,29 +6,37 @@
 //! The link is made while the runtime boots; a container is claimable when both are done. A claim finds the link in the
 //! node's default mode, and only one that wants another touches it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use faaster_protocol::funclet::{Claim, Generation, NetworkMode, SlotId};
-use faaster_sys::pidfd::ProcessId;
 use rustix::io::Errno;
 
+use crate::fault::{FaultPoint, Faults};
 use crate::funclet::{Funclet, FuncletError};
 use crate::network::{Inside, Link, NetworkError, Wired, WiringError};
 use crate::notice::{notice, with_causes};
 
 impl Funclet {
     /// Has a link made for a container just born.
-    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation, pid: ProcessId) {
+    pub(crate) fn order_link(
+        &mut self,
+        id: SlotId,
+        generation: Generation,
+        namespace: Result<OwnedFd, Errno>,
+    ) {
         let Some(network) = &mut self.network else { return };
-        let link = match self.nursery.network_namespace(pid) {
-            Ok(namespace) => network.order(id, generation, namespace),
-            Err(errno) => {
-                notice(&self.config, &format!("a container has no namespace to make a link in: {errno}"));
-                Link::None
-            }
+        if network.wires_at_claims() {
+            return;
+        }
+        let (link, lack) = match namespace {
+            Ok(namespace) => match network.order(id, generation, namespace) {
+                Link::None => (Link::None, Some("too many links wait to be made".to_owned())),
+                link => (link, None),
+            },
+            Err(errno) => (Link::None, Some(format!("its namespace cannot be opened: {errno}"))),
         };
-        if link == Link::None && !network.wires_at_claims() {
-            notice(&self.config, "a container gets no network: too many links wait to be made");
+        if let Some(lack) = lack {
+            notice(&self.config, &format!("a container gets no network: {lack}"));
         }
         if let Some(container) = self.slots.live(id, generation) {
             container.link = link;
@@ -42,6 +50,7 @@ impl Funclet {
             // One that has ended meanwhile takes its link with it.
             let Some(container) = self.slots.live(slot, generation) else { continue };
             let Link::Coming { booted } = container.link else { continue };
+            self.faults.at(FaultPoint::CreateLinked);
             match outcome {
                 Ok(attached) => {
                     container.link = Link::There(attached.link, attached.mode);
@@ -109,11 +118,14 @@ impl Funclet {
 }
 
 /// The funclet's network, or, with a notice, none.
-pub(crate) fn start_network(config: &crate::config::FuncletConfig) -> Option<crate::network::Network> {
+pub(crate) fn start_network(
+    config: &crate::config::FuncletConfig,
+    faults: &Faults,
+) -> Option<crate::network::Network> {
     let settings = config.network.as_ref()?;
     let told = |error: &NetworkError| {
         let text = format!("containers have their loopback alone: {}", with_causes(error));
         notice(config, &text);
     };
-    crate::network::Network::start(config, settings).inspect_err(told).ok()
+    crate::network::Network::start(config, settings, faults).inspect_err(told).ok()
 }

@@ -185,13 +185,22 @@ fn mounts() -> Outcome {
     let made = Tmpfs::new(size, 16, c"0755", 0, MountAttrFlags::empty())
         .and_then(|tmpfs| set_attributes(&tmpfs.mount, MountAttrFlags::MOUNT_ATTR_RDONLY, Depth::One));
     match made {
-        Ok(()) => Outcome::Ok("detached mounts with attributes".to_owned()),
+        Ok(()) if !may_change_root() => Outcome::Missing(
+            "pivot_root is refused: a seccomp profile forbids it, as Docker's own does, whatever capabilities there are; start with docs/docker-seccomp.json (docker run --security-opt seccomp=docker-seccomp.json)"
+                .to_owned(),
+        ),
+        Ok(()) => Outcome::Ok("detached mounts with attributes, and roots can be changed".to_owned()),
         Err(Errno::NOSYS) => Outcome::Missing(
             "fsopen or mount_setattr is refused: needs kernel 5.12, and a seccomp profile that allows them"
                 .to_owned(),
         ),
         Err(errno) => Outcome::Missing(format!("a tmpfs cannot be made: {errno}; needs CAP_SYS_ADMIN")),
     }
+}
+
+/// Nothing is at the empty path, and the kernel says so only to who might change the root.
+fn may_change_root() -> bool {
+    rustix::process::pivot_root(c"", c"") == Err(Errno::NOENT)
 }
 
 fn pidfd() -> Outcome {

@@ -14,9 +14,11 @@ use crate::cgroup::Running;
 use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::container::{Change, State};
-use crate::funclet::{Funclet, FuncletError, Timer};
+use crate::demand::Happening;
+use crate::fault::FaultPoint;
+use crate::funclet::{Freezing, Funclet, FuncletError, Timer};
 use crate::ledger::Answer;
-use crate::notice::notice;
+use crate::notice::{notice, with_causes};
 use crate::pool;
 use crate::slots::Ending;
 use crate::timers::Nanos;
@@ -115,6 +117,11 @@ impl Funclet {
             self.counters.ignored += 1;
             return;
         }
+        let [asked, done, told] = match running {
+            Running::Stopped => [FaultPoint::FreezeAsked, FaultPoint::FreezeDone, FaultPoint::FreezeTold],
+            Running::Yes => [FaultPoint::ThawAsked, FaultPoint::ThawDone, FaultPoint::ThawTold],
+        };
+        self.faults.at(asked);
         let container = self.slots.live(id, generation).expect("it has a lease");
         let change = match (container.state, running) {
             (State::Warm, Running::Stopped) => Some(Change::Frozen),
@@ -125,23 +132,30 @@ impl Funclet {
         if let Some(change) = change {
             match self.cgroups.set_running(&container.group, running) {
                 Ok(()) => container.state.apply(change),
-                Err(error) => {
-                    notice(&self.config, &error.to_string());
-                    if running == Running::Yes {
-                        // It can never answer again.
-                        return self.end(id, generation, Ending::Wanted);
-                    }
+                Err(error) if running == Running::Yes => {
+                    notice(&self.config, &with_causes(&error));
+                    // It can never answer again.
+                    return self.end(id, generation, Ending::Wanted);
                 }
+                Err(error) if self.freezing == Freezing::NotRefused => {
+                    self.freezing = Freezing::Refused;
+                    let text = format!("{}; this is said once", with_causes(&error));
+                    notice(&self.config, &text);
+                }
+                Err(_) => {}
             }
         }
+        self.faults.at(done);
         let container = self.slots.peek(id, generation).expect("looked at above");
         let (slot, frozen) = (id, container.state == State::Frozen);
         let event =
             if frozen { Event::Frozen { slot, generation } } else { Event::Thawed { slot, generation } };
         self.tell(channel, &event);
+        self.faults.at(told);
     }
 
     fn on_claim(&mut self, channel: ChannelId, claim: Claim) -> Result<(), FuncletError> {
+        self.faults.at(FaultPoint::ClaimReceived);
         let now = Nanos::now();
         self.counters.claims += 1;
         self.waiting_sequence += 1;
@@ -228,7 +242,9 @@ impl Funclet {
 
     /// The claim's memory is marked: gives it a cold container, or lets it wait for one that is being made.
     pub(crate) fn seek_container(&mut self, mut waiting: Waiting) -> Result<(), FuncletError> {
+        self.faults.at(FaultPoint::ClaimMarked);
         let runtime = usize::from(waiting.claim.runtime.0);
+        self.on_demand(runtime, Happening::Claimed);
         if self.waiting.count_for_container(runtime) == 0
             && let Some((id, generation)) = self.pools[runtime].peek()
         {
@@ -250,6 +266,7 @@ impl Funclet {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
         self.waiting.push_for_container(waiting);
+        self.faults.at(FaultPoint::ClaimWaiting);
         self.hurry();
         if self.slots_missing() > 0 {
             // Every slot is taken: the claim waits for one to end, cold ones and idle ones first.
@@ -287,6 +304,7 @@ impl Funclet {
     /// Memory has come back: serves claims in order, as far as it goes.
     pub(crate) fn serve_waiting_for_memory(&mut self) -> Result<(), FuncletError> {
         self.memory_returned = false;
+        self.set_targets();
         while let Some(first) = self.waiting.first_for_memory() {
             if self.ledger.mark(claims::memory_bytes(&first.claim)) != Answer::Marked {
                 break;
@@ -304,6 +322,7 @@ impl Funclet {
         }
         if what == WaitsFor::Container {
             self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+            self.on_demand(usize::from(waiting.claim.runtime.0), Happening::GivenUp);
             self.memory_returned = true;
         }
     }
@@ -345,6 +364,9 @@ impl Funclet {
             }
         }
         if slots.is_empty() {
+            for info in self.pool_infos() {
+                self.tell(channel, &Event::Pool(info));
+            }
             let node = Event::Node(self.node_info());
             self.tell(channel, &node);
         } else {

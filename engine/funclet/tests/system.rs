@@ -13,12 +13,16 @@ mod claims;
 mod confinement;
 #[path = "system/deaths.rs"]
 mod deaths;
+#[path = "system/faults.rs"]
+mod faults;
 #[path = "system/frozen.rs"]
 mod frozen;
 #[path = "system/hostile_engine.rs"]
 mod hostile_engine;
 #[path = "system/leftovers.rs"]
 mod leftovers;
+#[path = "system/pools.rs"]
+mod pools;
 #[path = "system/programs.rs"]
 mod programs;
 #[path = "system/roots.rs"]

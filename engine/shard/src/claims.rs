@@ -237,7 +237,7 @@ impl<R: Ring> Shard<R> {
             Event::Frozen { slot, generation } => self.on_frozen(funclet, slot, generation),
             Event::Thawed { slot, generation } => self.on_thawed(funclet, slot, generation),
             // Only the control thread asks for these.
-            Event::Slot(_) | Event::Node(_) => {}
+            Event::Slot(_) | Event::Pool(_) | Event::Node(_) => {}
         }
     }
 

@@ -7,14 +7,17 @@
 use std::ffi::{CStr, c_char};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::errno::check;
 use crate::exec::CStringArray;
 use crate::mount::{Depth, attach, clone_tree};
+use crate::nested::Nested;
 
 /// Descriptors that [`Step::PlaceFds`] can place.
 pub const PLACED_FDS_MAX: usize = 8;
@@ -38,6 +41,11 @@ pub enum Step<'a> {
     Report(u8),
     /// Waits for one byte on a socket; a descriptor that comes with it is kept for [`Step::AttachReceived`].
     AwaitGo(BorrowedFd<'a>),
+    /// Writes a line to a file and waits for the end of the process of this pidfd: for tests, which end the maker then.
+    AwaitDeath {
+        of: BorrowedFd<'a>,
+        note: BorrowedFd<'a>,
+    },
     /// Sends one byte on a socket, and with it a new procfs of this process's pid namespace, not attached yet.
     SendProc(BorrowedFd<'a>),
     /// The score by which the kernel chooses whom to end when memory is out (proc_pid_oom_score_adj(5)), for this
@@ -46,6 +54,12 @@ pub enum Step<'a> {
     /// User and group 0 of its user namespace, no other groups.
     BecomeRoot,
     NewCgroupNamespace,
+    /// Becomes a member of a user namespace below its own, with every capability in it and none outside.
+    EnterUserNamespace(BorrowedFd<'a>),
+    /// Lets its files in /proc belong to its user again, after a change of user gave them to root.
+    Dumpable,
+    /// Makes a sibling from inside of the user namespace that it is in.
+    Bear(&'a Nested<'a>),
     LoopbackUp,
     /// Attaches a copy of the mount tree at one path at another.
     AttachCopy {
@@ -79,6 +93,12 @@ pub enum Step<'a> {
         arguments: &'a CStringArray,
         environment: &'a CStringArray,
     },
+    /// Becomes the program at a path in its root.
+    ExecPath {
+        program: &'a CStr,
+        arguments: &'a CStringArray,
+        environment: &'a CStringArray,
+    },
 }
 
 impl Step<'_> {
@@ -89,10 +109,14 @@ impl Step<'_> {
             Self::JoinCgroup(_) => "joining a cgroup",
             Self::Report(_) => "reporting",
             Self::AwaitGo(_) => "waiting for its go",
+            Self::AwaitDeath { .. } => "waiting for its maker's end",
             Self::SendProc(_) => "mounting /proc for another",
             Self::OomScore(_) => "setting its out-of-memory score",
             Self::BecomeRoot => "becoming root of its user namespace",
             Self::NewCgroupNamespace => "making a cgroup namespace",
+            Self::EnterUserNamespace(_) => "entering a user namespace",
+            Self::Dumpable => "taking its files in /proc back",
+            Self::Bear(_) => "making a process in a user namespace",
             Self::LoopbackUp => "bringing up the loopback interface",
             Self::AttachCopy { .. } => "attaching a copied mount tree",
             Self::AttachTree { .. } => "attaching a mount",
@@ -103,7 +127,7 @@ impl Step<'_> {
             Self::BatchPolicy => "taking the batch scheduling policy",
             Self::NewSession => "making a session",
             Self::PlaceFds(_) => "placing descriptors",
-            Self::Exec { .. } => "executing its program",
+            Self::Exec { .. } | Self::ExecPath { .. } => "executing its program",
         }
     }
 }
@@ -142,11 +166,17 @@ impl State {
             Step::JoinCgroup(procs) => rustix::io::retry_on_intr(|| rustix::io::write(procs, b"0")).map(drop),
             Step::Report(kind) => self.write_report([kind, 0, 0, 0]),
             Step::AwaitGo(socket) => self.await_go(socket),
+            Step::AwaitDeath { of, note } => await_death(of, note),
             Step::SendProc(socket) => send_proc(socket),
             Step::OomScore(score) => oom_score(score),
             Step::BecomeRoot => become_root(),
             // SAFETY: the one condition is about CLONE_FILES, which is not in the flags.
             Step::NewCgroupNamespace => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) },
+            Step::EnterUserNamespace(namespace) => {
+                rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))
+            }
+            Step::Dumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable),
+            Step::Bear(nested) => nested.bear(),
             Step::LoopbackUp => loopback_up(),
             Step::AttachCopy { from, to } => attach(clone_tree(CWD, from, Depth::Tree)?, to),
             Step::AttachTree { tree, to } => attach(tree, to),
@@ -161,6 +191,9 @@ impl State {
             Step::NewSession => rustix::process::setsid().map(drop),
             Step::PlaceFds(placements) => self.place(placements),
             Step::Exec { program, arguments, environment } => exec_fd(program, arguments, environment),
+            Step::ExecPath { program, arguments, environment } => {
+                Err(crate::exec::exec(program, arguments, environment))
+            }
         }
     }
 
@@ -259,6 +292,12 @@ fn new_proc() -> Result<OwnedFd, Errno> {
 fn send_proc(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let proc = new_proc()?;
     crate::fdpass::send_with_fds(socket, b"g", &[proc.as_fd()]).map(drop)
+}
+
+fn await_death(of: BorrowedFd<'_>, note: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::write(note, b"here\n")?;
+    let mut fds = [PollFd::new(&of, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None)).map(drop)
 }
 
 fn pivot_to(root: &CStr) -> Result<(), Errno> {

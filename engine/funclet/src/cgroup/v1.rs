@@ -5,7 +5,7 @@
 //! The v1 freezer is not used: a frozen task does not die before it is thawed.
 
 use super::files::{Base, write_number};
-use super::mountinfo::own_v1_path;
+use super::mountinfo::{Access, Mounted, Version, own_v1_path};
 use super::share::{CPU_IDLE, write_share};
 use super::{
     Backend, CgroupError, CpuShare, FinalUsage, Group, LimitFiles, Limits, Machine, Removal, Running, Usage,
@@ -98,8 +98,16 @@ impl Hybrid {
 }
 
 fn core_base(machine: &Machine) -> Option<Base> {
-    let own = super::mountinfo::own_v2_path(&machine.own).unwrap_or("/");
-    Base::open(machine.v2_base()?, own).ok()
+    let own = super::mountinfo::own_v2_path(&machine.own);
+    let mounted = match machine.v2_base() {
+        Some(mounted) => mounted.clone(),
+        // Docker does not pass on the mount of a hybrid host, but we are in the hierarchy: it can be mounted again.
+        None if own.is_some() => {
+            Mounted { version: Version::Two, mount_point: "cgroup2".into(), access: Access::ReadOnly }
+        }
+        None => return None,
+    };
+    Base::open(&mounted, own.unwrap_or("/")).ok()
 }
 
 /// Places of our top groups.

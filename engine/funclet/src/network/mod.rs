@@ -40,6 +40,7 @@ pub use plan::PlanError;
 pub use prepare::{NetworkRequest, PrepareError, Prepared, V6, prepare};
 
 use crate::config::FuncletConfig;
+use crate::fault::Faults;
 use plan::Plan;
 pub(crate) use wirer::Wired;
 use wirer::Wirer;
@@ -150,12 +151,16 @@ impl Network {
     ///
     /// # Errors
     /// Why there is no network; containers have their loopback then.
-    pub(crate) fn start(config: &FuncletConfig, settings: &NetworkConfig) -> Result<Self, NetworkError> {
+    pub(crate) fn start(
+        config: &FuncletConfig,
+        settings: &NetworkConfig,
+        faults: &Faults,
+    ) -> Result<Self, NetworkError> {
         let v6 = settings.v6.map(|net| net.0);
         let parts = (config.index, config.count);
         let plan = Plan::new(settings.v4.0, v6, &config.instance, parts, config.slots_max)?;
         let wiring = Wiring::open(settings)?;
-        let wirer = Wirer::start(config, settings, plan.clone())?;
+        let wirer = Wirer::start(config, settings, plan.clone(), faults)?;
         Ok(Self { mode: settings.mode, plan, wirer, wiring })
     }
 

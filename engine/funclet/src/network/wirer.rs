@@ -21,6 +21,7 @@ use super::rules::{self, BASE_CHAINS, Surroundings};
 use super::wiring::{Attached, Wiring, WiringError};
 use super::{NetworkConfig, NetworkError, Opened, host};
 use crate::config::FuncletConfig;
+use crate::fault::{FaultPoint, Faults};
 use crate::notice::{notice, with_causes};
 
 /// A link to be made.
@@ -59,6 +60,7 @@ impl Wirer {
         config: &FuncletConfig,
         settings: &NetworkConfig,
         plan: Plan,
+        faults: &Faults,
     ) -> Result<Self, NetworkError> {
         let mut wiring = Wiring::open(settings)?;
         let mut guard = Guard::new(config, settings);
@@ -68,7 +70,7 @@ impl Wirer {
         let (outgoing, answers) = channel();
         let (bell, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| NetworkError::Thread(errno.into()))?;
-        let thread = Thread { wiring, guard, incoming, outgoing, rope };
+        let thread = Thread { wiring, guard, incoming, outgoing, rope, faults: faults.clone() };
         std::thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || thread.run())
@@ -98,6 +100,7 @@ struct Thread {
     incoming: Receiver<Order>,
     outgoing: Sender<Wired>,
     rope: OwnedFd,
+    faults: Faults,
 }
 
 impl Thread {
@@ -124,6 +127,7 @@ impl Thread {
             // Whatever this thread did now would be done to a container.
             panic!("the network thread cannot come back from a container's namespace");
         }
+        self.faults.at(FaultPoint::CreateWired);
         // A funclet that is gone needs no answer.
         self.outgoing.send(Wired { slot, generation, outcome }).ok();
         // A full pipe rings, too.

@@ -73,6 +73,7 @@ pub(crate) struct Node {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) config: FuncletConfig,
     lock: Option<File>,
+    proc: Proc,
     process: Option<Child>,
     pub(crate) link: OwnedFd,
     death_write: Option<OwnedFd>,
@@ -104,6 +105,8 @@ pub(crate) struct Instance {
 /// How a test differs from the usual.
 pub(crate) struct Options {
     pub(crate) pool: u32,
+    pub(crate) pool_max: u32,
+    pub(crate) pool_fall_after: Duration,
     pub(crate) slots_max: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) boot_timeout: Duration,
@@ -112,6 +115,8 @@ pub(crate) struct Options {
     pub(crate) proc: Proc,
     /// `None`: containers have their loopback alone.
     pub(crate) network: Option<NetworkMode>,
+    /// Where the funclet finds what it is to end at.
+    pub(crate) fault_points: Option<PathBuf>,
 }
 
 /// See [`Options::proc`].
@@ -126,12 +131,15 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             pool: 1,
+            pool_max: 0,
+            pool_fall_after: faaster_limits::POOL_FALL_AFTER,
             slots_max: 8,
             memory_bytes: 4 << 30,
             boot_timeout: patience(faaster_limits::BOOT_TIMEOUT),
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
             network: None,
+            fault_points: None,
         }
     }
 }
@@ -144,6 +152,8 @@ pub(crate) fn python() -> RuntimeSpec {
         version: String::new(),
         folder: PathBuf::new(),
         argv: ["/usr/bin/python3", "-I", "-S", "/var/runtime/boot.py"].map(str::to_owned).into(),
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: String::new(),
@@ -201,7 +211,10 @@ impl Node {
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
+            pool_max: options.pool_max,
+            pool_fall_after: options.pool_fall_after,
             network,
+            fault_points: options.fault_points,
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -211,7 +224,8 @@ impl Node {
         fdpass::send_with_fds(&link, &message, &[theirs.as_fd()]).unwrap();
         let engine = Engine::new(engine);
         let (process, death_write, lock) = (Some(process), Some(death_write), Some(lock));
-        Self { folder, config, lock, process, link, death_write, engine }
+        let proc = options.proc;
+        Self { folder, config, lock, proc, process, link, death_write, engine }
     }
 
     /// Puts files into a code package owned by the engine.
@@ -259,7 +273,7 @@ impl Node {
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);
         let (death_read, death_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         self.process =
-            Some(spawn_funclet(&self.config, self.folder.path(), &their_link, &death_read, Proc::Whole));
+            Some(spawn_funclet(&self.config, self.folder.path(), &their_link, &death_read, self.proc));
         (self.link, self.death_write) = (link, Some(death_write));
         self.engine = self.another_engine();
     }
