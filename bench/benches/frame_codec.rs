@@ -45,7 +45,7 @@ fn headers(c: &mut Criterion) {
         let mut out = Vec::with_capacity(256);
         b.iter(|| {
             out.clear();
-            append_invoke_meta(&mut out, black_box(REQUEST_ID), None)
+            append_invoke_meta(&mut out, black_box(REQUEST_ID), None, None)
         });
     });
     let batch = response_frames(BATCH);

@@ -5,6 +5,7 @@ require "json"
 require "time"
 
 module Faaster
+  LAYER_DIR = "/opt/ruby/lib"
   TASK_DIR = ENV.delete("FAASTER_TASK_DIR") || "/var/task"
   RUNTIME_DIR = ENV.delete("FAASTER_RUNTIME_DIR") || "/var/runtime"
   CHANNEL_FD = 3
@@ -113,7 +114,8 @@ module Faaster
     def function_version = about["functionVersion"]
     def function_brn = about["brn"]
     alias invoked_function_arn function_brn
-    def memory_limit_in_mb = about["memoryMB"]
+    # A call says it only where it was edited since the load.
+    def memory_limit_in_mb = info["memoryMB"] || about["memoryMB"]
     def log_group_name = "/faaster/#{function_name}"
     def log_stream_name = function_version
     def identity = nil
@@ -215,7 +217,7 @@ module Faaster
       Context.about = about
       apply_environment(about)
       Dir.chdir(TASK_DIR)
-      $LOAD_PATH.unshift(TASK_DIR, File.join(TASK_DIR, "vendor"), File.join(TASK_DIR, "lib"))
+      $LOAD_PATH.unshift(TASK_DIR, File.join(TASK_DIR, "vendor"), File.join(TASK_DIR, "lib"), LAYER_DIR)
       @handler = Loader.find(about["handler"].to_s, TASK_DIR)
       srand
     end

@@ -257,6 +257,7 @@ class IsolationTest(EscapeTests, EngineCase):
     def test_the_root_holds_little(self):
         self.assertLessEqual({"usr", "tmp", "proc", "dev", "var"}, set(self.seen["root"]))
         self.assertEqual(self.seen["filled"], [], "folders of the host that are not its business")
+        self.assertLessEqual(set(self.seen["opt"]), {"bin", "lib"}, "places for layers, of which it has none")
         self.assertEqual(self.seen["tmp"], [])
 
     def test_tmp_is_not_shared(self):

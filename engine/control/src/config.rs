@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use faaster_function::{AccountId, RuntimeSpec};
+use faaster_function::{AccountId, FunctionRecord, RuntimeSpec};
 use faaster_shard::Notice;
 use faaster_store::code::{CodeError, Swept};
+use faaster_store::log::LogBudget;
 use faaster_store::registry::{self, JournalThread, RegistryError};
 use faaster_store::{CodeStore, Registry};
 use tokio::sync::mpsc::Receiver;
@@ -33,6 +34,12 @@ pub struct ControlConfig {
     pub access: Access,
     /// CPU of the node in thousandths of a core, for `/v1/resource`.
     pub millicpus: u32,
+    /// What functions print is kept on disk up to this.
+    pub log_budget: LogBudget,
+    /// Bytes of packages on disk.
+    pub code_budget_bytes: u64,
+    /// How many there are when all are up.
+    pub funclets: u16,
     /// Of the engine, for `/v1/node`.
     pub version: &'static str,
     /// Holds `code/`; only named in answers.
@@ -99,8 +106,16 @@ impl Store {
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let (registry, journal) = Registry::open(data)?;
         let records = registry::wait(|done| registry.all(done))?;
-        let used: std::collections::BTreeSet<_> = records.iter().map(|record| record.code.sha256).collect();
-        let (code, swept) = CodeStore::open(&data.join("code"), |hash| used.contains(hash))?;
+        let layers = registry::wait(|done| registry.layers(None, done))?;
+        let of_layers = layers.iter().map(|layer| layer.code.sha256);
+        let used: std::collections::BTreeSet<_> =
+            records.iter().flat_map(FunctionRecord::packages).chain(of_layers).collect();
+        let (mut code, swept) = CodeStore::open(&data.join("code"), |hash| used.contains(hash))?;
+        // Merged trees have no zip to be unpacked again from.
+        for layers in records.iter().filter_map(|record| record.settings.layers.as_ref()) {
+            let packages: Vec<_> = layers.list.iter().map(|layer| layer.code.sha256).collect();
+            code.restore_tree(&packages)?;
+        }
         Ok(Self { registry, journal, code, swept })
     }
 }

@@ -12,14 +12,15 @@ use faaster_function::{AccountHash, AccountId, FunctionName, RuntimeSpec, Versio
 use faaster_limits::DEPLOY_TIMEOUT;
 use faaster_protocol::funclet::CodeHash;
 use faaster_shard::Command;
-use faaster_store::CodeStore;
 use faaster_store::code::CodeError;
 use faaster_store::pack::{PackError, pack_folder};
 use faaster_store::registry::{Deleted, RegistryError, Upsert};
+use faaster_store::{CodeStore, Registry};
 
 use tokio::sync::OwnedMutexGuard;
 
 use crate::code_thread::CodeThreadError;
+use crate::layers;
 use crate::node::{Node, NotNow, ask_registry};
 use crate::shards::ShardSilent;
 use crate::stamp::{unix_now, uuid};
@@ -67,8 +68,8 @@ struct Judged {
     version: Version,
     settings: Settings,
     code: CodeRef,
-    /// The code is new to the function, and pinned until the registry names it.
-    pinned: Option<CodeHash>,
+    /// Packages that are new to the function, and pinned until the registry names them.
+    pinned: Vec<CodeHash>,
 }
 
 /// Creates or replaces a version.
@@ -76,6 +77,7 @@ pub(crate) async fn create(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
     node.ready_for_changes().await?;
     let runtimes = node.runtimes.clone();
     let version = subject.version.clone();
+    let (registry, account) = (node.registry.clone(), subject.account.clone());
     let judged = node
         .code
         .upload(move |store| {
@@ -89,7 +91,10 @@ pub(crate) async fn create(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
                 None => put_default(store, &settings, &runtimes)?,
             };
             let version = version.or(drafted).unwrap_or_else(Version::latest);
-            Ok::<_, ChangeError>(Judged { version, settings, code, pinned: Some(code.sha256) })
+            let mut judged = Judged { version, settings, code, pinned: vec![code.sha256] };
+            let asked = draft.layers.as_deref();
+            judged.add_layers(store, &registry, &account, asked)?;
+            Ok::<_, ChangeError>(judged)
         })
         .await??;
     let key = faaster_function::identity::key(&subject.account, &subject.name, &judged.version);
@@ -107,6 +112,7 @@ pub(crate) async fn update(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
     let current = ask_registry(|done| node.registry.get(key.clone(), done)).await?;
     let current = current.ok_or(ChangeError::Missing(key))?;
     let runtimes = node.runtimes.clone();
+    let (registry, account) = (node.registry.clone(), subject.account.clone());
     let judged = node
         .code
         .upload(move |store| {
@@ -114,11 +120,38 @@ pub(crate) async fn update(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
             let settings = judge_update(&draft, &current.settings, &runtimes, &version)?;
             let zip = draft.code.as_deref().map(decode_base64).transpose()?;
             let new = zip.map(|zip| store.put_zip(&zip)).transpose()?.map(|stored| stored.code);
-            let pinned = new.map(|code| code.sha256);
-            Ok::<_, ChangeError>(Judged { version, settings, code: new.unwrap_or(current.code), pinned })
+            let pinned = new.iter().map(|code| code.sha256).collect();
+            let mut judged = Judged { version, settings, code: new.unwrap_or(current.code), pinned };
+            let asked = draft.layers.as_deref();
+            judged.add_layers(store, &registry, &account, asked)?;
+            Ok::<_, ChangeError>(judged)
         })
         .await??;
     apply(node.clone(), subject, judged, order).await
+}
+
+impl Judged {
+    /// Looks up and merges the layers that a draft names, if it names any. On an error nothing stays pinned.
+    fn add_layers(
+        &mut self,
+        store: &mut CodeStore,
+        registry: &Registry,
+        account: &AccountHash,
+        asked: Option<&[String]>,
+    ) -> Result<(), ChangeError> {
+        let Some(asked) = asked else { return Ok(()) };
+        match layers::resolve(store, registry, account, asked, self.code.sha256) {
+            Ok(layers) => {
+                self.pinned.extend(layers.iter().map(|layers| layers.tree));
+                self.settings.layers = layers;
+                Ok(())
+            }
+            Err(error) => {
+                self.pinned.drain(..).for_each(|hash| store.unpin(&hash));
+                Err(error)
+            }
+        }
+    }
 }
 
 fn judge_update(
@@ -144,14 +177,13 @@ async fn apply(
     order: OwnedMutexGuard<()>,
 ) -> Result<(), ChangeError> {
     let task = tokio::spawn(async move {
-        let pinned = judged.pinned;
+        let pinned = judged.pinned.clone();
         let result = store_and_deploy(&node, subject, judged).await;
         drop(order);
-        if let Some(hash) = pinned {
-            // Whether or not the registry names it now: the sweep finds out.
-            if node.code.run(move |store| store.unpin(&hash)).await.is_ok() && result.is_err() {
-                node.unused_code.lock().await.insert(hash);
-            }
+        layers::unpin(&node, pinned.clone()).await;
+        if result.is_err() {
+            // Whether or not the registry names them now: the sweep finds out.
+            node.unused_code.lock().await.extend(pinned);
         }
         result
     });
@@ -170,9 +202,7 @@ async fn store_and_deploy(node: &Node, subject: Subject, judged: Judged) -> Resu
         modified_secs: unix_now().as_secs(),
     };
     let upserted = ask_registry(|done| node.registry.upsert(upsert, done)).await?;
-    if let Some(hash) = upserted.unused {
-        node.unused_code.lock().await.insert(hash);
-    }
+    node.unused_code.lock().await.extend(upserted.unused);
     let deployed = upserted.record.deployed(&node.runtimes);
     let deployed = Arc::new(deployed.map_err(|error| ChangeError::NoRuntime(error.to_string()))?);
     node.shards.ask_all(DEPLOY_TIMEOUT, |reply| Command::Deploy(deployed.clone(), reply)).await?;
@@ -226,7 +256,10 @@ pub(crate) async fn collect_unused(node: &Arc<Node>, seen_before: &mut std::coll
     }
     let Ok(reports) = node.shards.reports().await else { return };
     let runs = |hash: &CodeHash| {
-        reports.iter().flat_map(|report| &report.instances).any(|instance| instance.function.code == *hash)
+        reports
+            .iter()
+            .flat_map(|report| &report.instances)
+            .any(|instance| instance.function.code == *hash || instance.function.layers == Some(*hash))
     };
     for hash in again.into_iter().filter(|hash| !runs(hash)) {
         if let Err(error) = remove_code(node, hash).await {
@@ -271,7 +304,7 @@ fn put_default(
 }
 
 /// Standard base64; line feeds in it are skipped, as Go does (`base64 file` makes them).
-fn decode_base64(text: &str) -> Result<Vec<u8>, ChangeError> {
+pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, ChangeError> {
     use base64::Engine as _;
     let engine = base64::engine::general_purpose::STANDARD;
     let result = if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {

@@ -88,6 +88,26 @@ pub(crate) async fn describe_all(funclets: Funclets) -> BTreeMap<u16, Descriptio
     answers
 }
 
+/// Asks all `count` funclets of the node; one that is just being started is waited for. `None`: not all of them answer.
+pub(crate) async fn describe_every(
+    funclets: &watch::Receiver<Funclets>,
+    count: usize,
+) -> Option<BTreeMap<u16, Description>> {
+    let deadline = Instant::now() + CONTROL_REPORT_TIMEOUT;
+    let mut funclets = funclets.clone();
+    loop {
+        let known = funclets.borrow_and_update().clone();
+        let described = describe_all(known).await;
+        if described.len() == count {
+            return Some(described);
+        }
+        // Nothing but a new channel can make them more.
+        if !matches!(timeout_at(deadline, funclets.changed()).await, Ok(Ok(()))) {
+            return None;
+        }
+    }
+}
+
 /// Serves questions until the channel or the desk is closed.
 async fn serve(channel: UnixStream, mut questions: mpsc::Receiver<Question>) {
     while let Some(question) = questions.recv().await {

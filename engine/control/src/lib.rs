@@ -12,6 +12,8 @@ mod code_thread;
 mod config;
 mod deploy;
 mod funclets;
+mod layers;
+mod log_thread;
 mod logs;
 mod node;
 mod overview;

@@ -12,6 +12,7 @@ use faaster_protocol::easyfaas::account::stable_tag;
 use faaster_protocol::easyfaas::headers;
 use faaster_protocol::funclet::CodeHash;
 use faaster_store::Registry;
+use faaster_store::code::CodeCounters;
 use faaster_store::registry::{Done, RegistryError};
 use tokio::sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
@@ -19,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::code_thread::CodeThread;
 use crate::config::{ControlConfig, OperatorLog};
 use crate::funclets::Funclets;
+use crate::log_thread::LogCounters;
 use crate::logs;
 use crate::shards::Shards;
 
@@ -43,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) shards: Shards,
     pub(crate) funclets: watch::Receiver<Funclets>,
     pub(crate) logs: mpsc::Sender<logs::Ask>,
+    pub(crate) log_disk: Arc<LogCounters>,
+    pub(crate) code_disk: Arc<CodeCounters>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) log: OperatorLog,
     pub(crate) started: Instant,
@@ -73,13 +77,15 @@ pub(crate) struct NodeParts {
     pub(crate) shards: Shards,
     pub(crate) funclets: watch::Receiver<Funclets>,
     pub(crate) logs: mpsc::Sender<logs::Ask>,
+    pub(crate) code_disk: Arc<CodeCounters>,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) log: OperatorLog,
 }
 
 impl Node {
     pub(crate) fn new(parts: NodeParts) -> Self {
-        let NodeParts { config, registry, code, runtimes, shards, funclets, logs, phase, log } = parts;
+        let NodeParts { config, registry, code, runtimes, shards, funclets, logs, code_disk, phase, log } =
+            parts;
         Self {
             config,
             registry,
@@ -88,6 +94,8 @@ impl Node {
             shards,
             funclets,
             logs,
+            log_disk: Arc::default(),
+            code_disk,
             phase,
             log,
             started: Instant::now(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use faaster_function::RuntimeSpec;
 use faaster_limits::{BOOT_TIMEOUT, MEMORY_MB_MIN};
-use faaster_protocol::funclet::{NodeInfo, SlotInfo, SlotState};
+use faaster_protocol::funclet::{NodeInfo, SlotInfo, SlotState, ledger_mb};
 use faaster_shard::api::{InstanceReport, Phases, ShardReport};
 use serde::Serialize;
 
@@ -206,6 +206,7 @@ impl Facts<'_> {
             .filter(|memory| *memory > 0)
             .unwrap_or(MEMORY_MB_MIN);
         let memory = u64::from(memory_mb) << 20;
+        let taken = u64::from(ledger_mb(memory_mb)) << 20;
         let abnormal = self.abnormal.contains(&(joined.funclet, joined.slot, joined.generation));
         let claimed = instance.map(|instance| self.now.saturating_sub(instance.age));
         let loaded = instance.and_then(|instance| {
@@ -223,7 +224,7 @@ impl Facts<'_> {
             marked: instance.is_some(),
             abnormal,
             abnormal_times: u32::from(abnormal),
-            resource: Resource::of_bytes(memory),
+            resource: Resource::of_bytes(taken),
             user_id: function.map(|function| function.owner.to_string()).unwrap_or_default(),
             commit_id: function.map(|function| function.commit_id.to_string()).unwrap_or_default(),
             memory_size: function.map_or(0, |_| memory),

@@ -22,6 +22,7 @@ use crate::code_thread::CodeThread;
 use crate::config::{ControlCommand, ControlConfig, Parts};
 use crate::deploy::collect_unused;
 use crate::funclets::FuncletDesk;
+use crate::log_thread::LogThread;
 use crate::logs::{Entry, LogDesk};
 use crate::node::{Node, NodeParts, Phase, ask_registry};
 use crate::routes;
@@ -33,6 +34,8 @@ use crate::stamp::{rfc3339_nano, unix_now};
 pub enum ControlError {
     #[error("cannot start the code thread")]
     CodeThread { source: std::io::Error },
+    #[error("cannot start the log thread")]
+    LogThread { source: std::io::Error },
     #[error("stored functions cannot be read")]
     Load { source: faaster_store::registry::RegistryError },
     #[error("stored functions did not reach the shards: {0}")]
@@ -52,7 +55,9 @@ const LOG_ASKS_MAX: usize = 256;
 /// # Errors
 /// The stored functions cannot be loaded, or the shards are gone.
 pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError> {
-    let Parts { registry, code, runtimes, shards, mut notices, mut commands, log } = parts;
+    let Parts { registry, mut code, runtimes, shards, mut notices, mut commands, log } = parts;
+    code.limit(config.code_budget_bytes);
+    let code_disk = code.counters();
     let code = CodeThread::start(code).map_err(|source| ControlError::CodeThread { source })?;
     let (desk, funclets) = FuncletDesk::new();
     let (phase_setter, phase) = watch::channel(Phase::Loading);
@@ -65,15 +70,18 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
         shards,
         funclets,
         logs: log_asks,
+        code_disk,
         phase,
         log,
     }));
     let server = Server::new(node.clone());
+    let kept = start_log_thread(&node)?;
     let mut logs = LogDesk::new(u64::try_from(unix_now().as_micros()).unwrap_or_default());
     let (loaded, mut loading) = oneshot::channel();
     let loader = node.clone();
     tokio::spawn(async move { drop(loaded.send(load(&loader).await)) });
     tokio::spawn(collect_forever(Arc::downgrade(&node)));
+    tokio::spawn(measure_code(node.clone()));
     let (drained, mut draining) = oneshot::channel();
     let mut orders = Orders { node: node.clone(), desk, phase: phase_setter, drained: Some(drained) };
     let mut is_loading = true;
@@ -83,7 +91,7 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
         tokio::select! {
             notice = notices.recv() => match notice {
                 Some(Notice::Request(request)) => server.accept(request),
-                Some(Notice::Log(chunk)) => keep(&mut logs, chunk),
+                Some(Notice::Log(chunk)) => keep(&mut logs, kept.as_ref(), chunk),
                 Some(Notice::FuncletLost { shard, funclet }) => {
                     (node.log)(&format!("shard {} lost funclet {funclet}; waiting for its restart", shard.0));
                 }
@@ -170,6 +178,14 @@ async fn load(node: &Node) -> Result<(), ControlError> {
     Ok(())
 }
 
+/// Finds out what packages take that were there at the start.
+async fn measure_code(node: Arc<Node>) {
+    // Nobody is left to be told when the code thread is gone.
+    if let Ok(Err(error)) = node.code.run(|store| store.measure()).await {
+        (node.log)(&format!("packages on disk are not all counted: {error}"));
+    }
+}
+
 /// Looks for unused code now and then, for as long as the node lives.
 async fn collect_forever(node: std::sync::Weak<Node>) {
     let mut seen = BTreeSet::new();
@@ -180,7 +196,23 @@ async fn collect_forever(node: std::sync::Weak<Node>) {
     }
 }
 
-fn keep(logs: &mut LogDesk, chunk: LogChunk) {
+/// `None`: nothing is to be kept on disk.
+fn start_log_thread(node: &Arc<Node>) -> Result<Option<LogThread>, ControlError> {
+    let (config, counters) = (&node.config, node.log_disk.clone());
+    if config.log_budget.bytes == 0 {
+        return Ok(None);
+    }
+    let told = Arc::downgrade(node);
+    let complain = move |text: &str| {
+        if let Some(node) = told.upgrade() {
+            (node.log)(text);
+        }
+    };
+    let thread = LogThread::start(config.data.join("logs"), config.log_budget, counters, complain);
+    thread.map(Some).map_err(|source| ControlError::LogThread { source })
+}
+
+fn keep(logs: &mut LogDesk, kept: Option<&LogThread>, chunk: LogChunk) {
     // The key without its version: one ring for all versions of a function.
     let key = &chunk.function.key;
     let function = key.rsplit_once(':').map_or(&**key, |(function, _)| function).to_owned();
@@ -191,6 +223,9 @@ fn keep(logs: &mut LogDesk, chunk: LogChunk) {
         request_id: chunk.request_id,
         text: String::from_utf8_lossy(&chunk.text).into_owned(),
     };
+    if let Some(kept) = kept {
+        kept.keep(&function, &entry);
+    }
     logs.append(&function, entry);
 }
 

@@ -17,6 +17,7 @@ use faaster_protocol::funclet::{
 };
 use faaster_shard::api::{Counters, InstanceReport, Phases, ShardReport};
 use faaster_shard::{Command, ShardId};
+use faaster_store::log::LogBudget;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -33,6 +34,7 @@ use crate::{deploy, routes};
 mod changes;
 mod golden;
 mod introspection;
+mod layers;
 mod looping;
 
 const ACCOUNT: &str = "df391b08c64c426a81645468c75163a5";
@@ -147,11 +149,17 @@ fn fake_shards(told: Sender<Told>) -> Shards {
     })
 }
 
+/// Room for the largest of the tests' packages, and not for two like it.
+const CODE_BUDGET_BYTES: u64 = 8_000_000;
+
 fn config(data: &Path, access: Access) -> ControlConfig {
     ControlConfig {
         default_account: AccountId::parse(ACCOUNT).unwrap(),
         access,
         millicpus: 2000,
+        funclets: 2,
+        log_budget: LogBudget { bytes: 1 << 20, per_function_bytes: 1 << 20 },
+        code_budget_bytes: CODE_BUDGET_BYTES,
         version: "0.0.0",
         data: data.to_owned(),
     }
@@ -166,7 +174,9 @@ impl Bench {
     fn with(access: Access, shards: Shards, told: Receiver<Told>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let Store { registry, code, .. } = Store::open(data.path()).unwrap();
+        let Store { registry, mut code, .. } = Store::open(data.path()).unwrap();
+        code.limit(CODE_BUDGET_BYTES);
+        let code_disk = code.counters();
         let (funclets, up) = FuncletDesk::new();
         let (phase, seen) = watch::channel(Phase::Ready);
         let (logs, mut asked) = mpsc::channel(8);
@@ -178,6 +188,7 @@ impl Bench {
             shards,
             funclets: up,
             logs,
+            code_disk,
             phase: seen,
             log: Box::new(|line| panic!("{line}")),
         }));

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use faaster_function::FunctionRecord;
+use faaster_function::layer::{LayerUse, layer_brn};
 use faaster_protocol::easyfaas::json;
 use serde::Serialize;
 
@@ -65,6 +66,20 @@ struct Environment<'r> {
     variables: Option<&'r BTreeMap<String, String>>,
 }
 
+/// As in AWS's answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LayerView {
+    arn: String,
+    code_size: u64,
+}
+
+impl LayerView {
+    fn new(record: &FunctionRecord, layer: &LayerUse) -> Self {
+        Self { arn: layer_brn(&record.account, &layer.name, layer.version), code_size: layer.code.bytes }
+    }
+}
+
 /// The part that listings show.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -82,7 +97,7 @@ pub(crate) struct Configuration<'r> {
     #[serde(rename = "KMSKeyArn")]
     kms_key_arn: Null,
     last_modified: String,
-    layers: Null,
+    layers: Option<Vec<LayerView>>,
     master_arn: Null,
     memory_size: u32,
     revision_id: Null,
@@ -130,7 +145,10 @@ impl<'r> Configuration<'r> {
             handler: &settings.handler,
             kms_key_arn: None,
             last_modified: rfc3339(record.modified_secs),
-            layers: None,
+            layers: settings
+                .layers
+                .as_ref()
+                .map(|layers| layers.list.iter().map(|it| LayerView::new(record, it)).collect()),
             master_arn: None,
             memory_size: settings.memory_mb,
             revision_id: None,

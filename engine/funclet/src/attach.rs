@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use faaster_init::InitStep;
 use faaster_limits::TMP_BYTES_DEFAULT;
-use faaster_protocol::funclet::{Claim, ClaimSource, Event, Generation, Placement, Refusal, SlotId};
+use faaster_protocol::funclet::{
+    Claim, ClaimSource, CodeHash, Event, Generation, Placement, Refusal, SlotId,
+};
 use faaster_sys::mount;
 use faaster_sys::pidfd::PidFd;
 use rustix::io::Errno;
@@ -21,7 +23,7 @@ use crate::container::Change;
 use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError};
 use crate::notice::notice;
-use crate::rootfs::{TASK, code_mount};
+use crate::rootfs::{OPT, TASK, code_mount};
 use crate::slots::{Ending, Lease, Unclaimed};
 use crate::timers::Nanos;
 
@@ -40,8 +42,8 @@ impl Funclet {
     ) -> Result<Result<(), Refused>, FuncletError> {
         let began = Nanos::now();
         // What may be wrong with the claim comes first: the container is not touched by it.
-        let code = match self.open_code(&waiting.claim) {
-            Ok(code) => code,
+        let trees = match self.open_trees(&waiting.claim) {
+            Ok(trees) => trees,
             Err(refused) => return Ok(Err(refused)),
         };
         self.faults.at(FaultPoint::ClaimCode);
@@ -53,7 +55,7 @@ impl Funclet {
         let pid = container.pid;
         let mut unclaimed = container.unclaimed.take().expect("a cold container has not been claimed");
         let given = match self.set_mode(&waiting.claim, id, generation, unclaimed.inside.take())? {
-            Ok(()) => self.give(&mut unclaimed, &waiting.claim, id, generation, &code)?,
+            Ok(()) => self.give(&mut unclaimed, &waiting.claim, id, generation, &trees)?,
             Err(errno) => Err(errno),
         };
         if let Err(errno) = given {
@@ -83,12 +85,20 @@ impl Funclet {
         Ok(Ok(()))
     }
 
-    fn open_code(&self, claim: &Claim) -> Result<OwnedFd, Refused> {
-        let folder =
-            code::open(&self.rootfs.code_dir, claim.code, self.config.engine_uid).map_err(|error| {
-                notice(&self.config, &format!("code {} is refused: {error}", claim.code));
-                (Refusal::Code, Some(error.errno()))
-            })?;
+    /// What the function sees of packages, and where.
+    fn open_trees(&self, claim: &Claim) -> Result<Vec<(OwnedFd, &'static CStr)>, Refused> {
+        let mut trees = vec![(self.open_code(claim.code)?, TASK)];
+        if let Some(layers) = claim.layers {
+            trees.push((self.open_code(layers)?, OPT));
+        }
+        Ok(trees)
+    }
+
+    fn open_code(&self, code: CodeHash) -> Result<OwnedFd, Refused> {
+        let folder = code::open(&self.rootfs.code_dir, code, self.config.engine_uid).map_err(|error| {
+            notice(&self.config, &format!("code {code} is refused: {error}"));
+            (Refusal::Code, Some(error.errno()))
+        })?;
         code_mount(&folder).map_err(|errno| (Refusal::System, Some(errno)))
     }
 
@@ -98,7 +108,7 @@ impl Funclet {
         claim: &Claim,
         id: SlotId,
         generation: Generation,
-        code: &OwnedFd,
+        trees: &[(OwnedFd, &CStr)],
     ) -> Result<Result<(), Errno>, FuncletError> {
         self.faults.at(FaultPoint::ClaimMode);
         let container = self.slots.peek(id, generation).expect("being claimed");
@@ -120,7 +130,7 @@ impl Funclet {
             return Ok(Err(errno));
         }
         self.faults.at(FaultPoint::ClaimTmp);
-        if let Err(errno) = self.attach_inside(&container.pidfd, code, TASK)? {
+        if let Err(errno) = self.attach_inside(&container.pidfd, trees)? {
             return Ok(Err(errno));
         }
         self.spread(&container.group, claim.placement);
@@ -128,18 +138,17 @@ impl Funclet {
         Ok(Ok(()))
     }
 
-    /// Attaches a mount in a container's mount namespace. To be stuck in there would be the end.
+    /// Attaches mounts in a container's mount namespace. To be stuck in there would be the end.
     fn attach_inside(
         &self,
         pidfd: &PidFd,
-        tree: &OwnedFd,
-        at: &CStr,
+        trees: &[(OwnedFd, &CStr)],
     ) -> Result<Result<(), Errno>, FuncletError> {
         if let Err(errno) = pidfd.enter_mount_namespace() {
             return Ok(Err(errno));
         }
         self.faults.at(FaultPoint::ClaimInside);
-        let attached = mount::attach(tree, at);
+        let attached = trees.iter().try_for_each(|(tree, at)| mount::attach(tree, at));
         self.faults.at(FaultPoint::ClaimAttached);
         let own = self.rootfs.own_namespace.as_fd();
         rustix::thread::move_into_link_name_space(own, Some(LinkNameSpaceType::Mount))

@@ -13,10 +13,10 @@ use faaster_sys::child::Step;
 use faaster_sys::clone3::{Birth, Child, Namespaces};
 use faaster_sys::exec::CStringArray;
 use faaster_sys::fdpass;
-use faaster_sys::mount::Tmpfs;
+use faaster_sys::mount::{self, Tmpfs};
 use faaster_sys::pidfd::{PidFd, ProcessId};
 use faaster_sys::seccomp::{SeccompError, function_filters};
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -241,6 +241,18 @@ impl Nursery {
     pub(crate) fn network_namespace(&self, pid: ProcessId) -> Result<OwnedFd, Errno> {
         let path = format!("{}/ns/net", pid.get());
         rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// Configuration of the /tmp of a container that is ours and not reaped.
+    ///
+    /// # Errors
+    /// It has ended, or has no /tmp of its own.
+    pub(crate) fn tmp_context(&self, pid: ProcessId) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(&self.proc, format!("{}/root", pid.get()), flags, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let tmp = rustix::fs::openat2(&root, c"tmp", flags, Mode::empty(), resolve)?;
+        mount::context_of(&tmp)
     }
 
     fn start(

@@ -8,18 +8,23 @@ use faaster_limits::{
     CLAIMS_PER_SECOND_MAX, CLAIMS_WAITING_MAX, MEMORY_MB_MAX, MEMORY_MB_MIN, PIDS_PER_CONTAINER_MAX,
     TMP_MB_MAX,
 };
-use faaster_protocol::funclet::{Claim, Placement, Ticket};
+use faaster_protocol::funclet::{Claim, Placement, Size, Ticket, ledger_mb};
 
 use crate::channel::ChannelId;
 use crate::timers::{Nanos, TimerId};
 
 /// Checks every number of a claim against this funclet's bounds.
 pub(crate) fn is_within_bounds(claim: &Claim, runtimes: usize, cores: &[u16]) -> bool {
+    let size = Size { memory_mb: claim.memory_mb, tmp_mb: claim.tmp_mb, function_tag: claim.function_tag };
     is_placement_ours(claim.placement, cores)
         && usize::from(claim.runtime.0) < runtimes
-        && (MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&claim.memory_mb)
         && (1..=PIDS_PER_CONTAINER_MAX).contains(&claim.pids_max)
-        && (1..=TMP_MB_MAX).contains(&claim.tmp_mb)
+        && is_size_within_bounds(size)
+}
+
+/// Same of a size.
+pub(crate) fn is_size_within_bounds(size: Size) -> bool {
+    (MEMORY_MB_MIN..=MEMORY_MB_MAX).contains(&size.memory_mb) && (1..=TMP_MB_MAX).contains(&size.tmp_mb)
 }
 
 /// Whether a container may be put there.
@@ -141,7 +146,8 @@ impl WaitingRoom {
 
     /// What all that wait for memory want together, MiB.
     pub(crate) fn memory_wanted_mb(&self) -> u32 {
-        let sum: u64 = self.for_memory.iter().map(|waiting| u64::from(waiting.claim.memory_mb)).sum();
+        let wanted = |waiting: &Waiting| u64::from(ledger_mb(waiting.claim.memory_mb));
+        let sum: u64 = self.for_memory.iter().map(wanted).sum();
         u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
@@ -182,6 +188,7 @@ mod tests {
             tmp_mb: 512,
             deadline_ns: 0,
             network: None,
+            layers: None,
         }
     }
 

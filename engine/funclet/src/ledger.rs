@@ -1,7 +1,10 @@
 //! The memory that a funclet has promised.
 //!
 //! Owns: two sums. Must not know: containers.
-//! A function's memory is a cap, not a reservation; so caps are counted against capacity times overcommit.
+//! A function's memory is a cap, not a reservation; so caps are counted against capacity times overcommit, each as the
+//! whole containers of the base size that FaaSter would merge for it.
+
+use faaster_protocol::funclet::ledger_mb;
 
 /// Promised memory, bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +12,11 @@ pub(crate) struct Ledger {
     allocatable: u64,
     used: u64,
     marked: u64,
+}
+
+/// Bytes of the ledger that a function with this memory takes.
+pub(crate) fn share_bytes(memory_mb: u32) -> u64 {
+    u64::from(ledger_mb(memory_mb)) << 20
 }
 
 /// What the ledger says to a claim.
@@ -51,6 +59,19 @@ impl Ledger {
         self.used += bytes;
     }
 
+    /// A container is to have `after` instead of `before`. With [`Answer::Marked`] it has; else nothing is changed.
+    pub(crate) fn exchange(&mut self, before: u64, after: u64) -> Answer {
+        let others = self.used.checked_sub(before).expect("only what was settled is exchanged");
+        if after > self.allocatable {
+            return Answer::Never;
+        }
+        if after > before && others + self.marked + after > self.allocatable {
+            return Answer::Short;
+        }
+        self.used = others + after;
+        Answer::Marked
+    }
+
     /// The container has ended.
     pub(crate) fn release(&mut self, bytes: u64) {
         self.used = self.used.checked_sub(bytes).expect("only what was settled is released");
@@ -84,6 +105,28 @@ mod tests {
         assert_eq!(ledger.mark(100), Answer::Marked);
         ledger.unmark(100);
         assert_eq!((ledger.used(), ledger.marked()), (0, 0));
+    }
+
+    #[test]
+    fn a_container_that_grows_takes_more_and_one_that_shrinks_gives_back() {
+        let mut ledger = Ledger::new(100);
+        ledger.mark(40);
+        ledger.settle(40);
+        ledger.mark(30);
+        assert_eq!(ledger.exchange(40, 101), Answer::Never);
+        assert_eq!(ledger.exchange(40, 71), Answer::Short, "what is marked counts");
+        assert_eq!(ledger.used(), 40);
+        assert_eq!(ledger.exchange(40, 70), Answer::Marked);
+        assert_eq!((ledger.used(), ledger.mark(1)), (70, Answer::Short));
+        assert_eq!(ledger.exchange(70, 10), Answer::Marked);
+        ledger.release(10);
+        assert_eq!((ledger.used(), ledger.marked()), (0, 30));
+    }
+
+    #[test]
+    fn a_function_above_the_base_size_takes_whole_containers() {
+        assert_eq!(share_bytes(128), 128 << 20);
+        assert_eq!(share_bytes(200), 256 << 20);
     }
 
     proptest! {

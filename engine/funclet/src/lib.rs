@@ -27,6 +27,7 @@ mod notice;
 mod poller;
 mod pool;
 pub mod probe;
+mod resize;
 mod rootfs;
 mod serve;
 mod slots;

@@ -17,6 +17,7 @@ use crate::demand::Happening;
 use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
+use crate::ledger::share_bytes;
 use crate::network::Link;
 use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Token};
@@ -393,7 +394,7 @@ impl Funclet {
             memory_limit_bytes: bytes,
             cpu_used_us: usage.cpu_us,
         };
-        self.ledger.release(bytes);
+        self.ledger.release(share_bytes(lease.claim.memory_mb));
         self.memory_returned = true;
         let sent = self.channels.send(lease.channel, &event, Vec::new());
         self.after_send(lease.channel, sent);

@@ -30,6 +30,8 @@ const ROOT: &CStr = c"/root";
 pub(crate) const NEW: &CStr = c"/new";
 /// Where code is attached, in a container's namespace.
 pub(crate) const TASK: &CStr = c"/var/task";
+/// Same of layers.
+pub(crate) const OPT: &CStr = c"/opt";
 
 /// Bytes and inodes of the tree's own files: directories, links and what is copied of /etc.
 const TREE_BYTES: u64 = 24 * 1024 * 1024;
@@ -41,8 +43,23 @@ const SMALL_INODES: u64 = 1024;
 /// Directories of the host that are mounted, or, where the host has a link instead (merged /usr), linked.
 const HOST_TREES: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
 /// Empty directories: mount points, and what programs expect to be there.
-const DIRECTORIES: [&str; 12] =
-    ["dev", "etc", "proc", "tmp", "sys", "run", "opt", "home", "root", "var", "var/task", "var/runtime"];
+const DIRECTORIES: [&str; 14] = [
+    "dev",
+    "etc",
+    "proc",
+    "tmp",
+    "sys",
+    "run",
+    "opt",
+    "home",
+    "root",
+    "var",
+    "var/task",
+    "var/runtime",
+    // Linkers and shells remember that a folder of their search path was not there when they started.
+    "opt/bin",
+    "opt/lib",
+];
 const LINKS: [(&str, &str); 2] = [("/tmp", "var/tmp"), ("/run", "var/run")];
 
 /// Character devices of a container: name, major, minor (Documentation/admin-guide/devices.txt).

@@ -17,7 +17,7 @@ use crate::container::{Change, State};
 use crate::demand::Happening;
 use crate::fault::FaultPoint;
 use crate::funclet::{Freezing, Funclet, FuncletError, Timer};
-use crate::ledger::Answer;
+use crate::ledger::{Answer, share_bytes};
 use crate::notice::{notice, with_causes};
 use crate::pool;
 use crate::slots::Ending;
@@ -100,6 +100,7 @@ impl Funclet {
                 self.set_running(channel, slot, generation, Running::Stopped)
             }
             Request::Thaw { slot, generation } => self.set_running(channel, slot, generation, Running::Yes),
+            Request::Resize { slot, generation, size } => self.on_resize(channel, slot, generation, size),
         }
         Ok(())
     }
@@ -168,7 +169,7 @@ impl Funclet {
         } else if claim.deadline_ns <= now.0 {
             self.refuse(&waiting, Refusal::Deadline, None);
         } else {
-            match self.ledger.mark(claims::memory_bytes(&claim)) {
+            match self.ledger.mark(share_bytes(claim.memory_mb)) {
                 Answer::Never => self.refuse(&waiting, Refusal::Memory, None),
                 Answer::Marked => self.seek_container(waiting)?,
                 Answer::Short => self.wait_for_memory(waiting),
@@ -289,11 +290,11 @@ impl Funclet {
         self.let_pass(Nanos::now());
         match self.attach(&waiting, id, generation, source)? {
             Ok(()) => {
-                self.ledger.settle(claims::memory_bytes(&waiting.claim));
+                self.ledger.settle(share_bytes(waiting.claim.memory_mb));
                 self.quiet_until = Nanos::now().after(POOL_REFILL_QUIET);
             }
             Err((refusal, errno)) => {
-                self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+                self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
                 self.refuse(&waiting, refusal, errno);
                 self.memory_returned = true;
             }
@@ -306,7 +307,7 @@ impl Funclet {
         self.memory_returned = false;
         self.set_targets();
         while let Some(first) = self.waiting.first_for_memory() {
-            if self.ledger.mark(claims::memory_bytes(&first.claim)) != Answer::Marked {
+            if self.ledger.mark(share_bytes(first.claim.memory_mb)) != Answer::Marked {
                 break;
             }
             let waiting = self.waiting.pop_for_memory().expect("the first is there");
@@ -321,7 +322,7 @@ impl Funclet {
             self.timers.cancel(timer);
         }
         if what == WaitsFor::Container {
-            self.ledger.unmark(claims::memory_bytes(&waiting.claim));
+            self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
             self.on_demand(usize::from(waiting.claim.runtime.0), Happening::GivenUp);
             self.memory_returned = true;
         }
@@ -374,7 +375,7 @@ impl Funclet {
         }
     }
 
-    fn tell(&mut self, channel: ChannelId, event: &Event) {
+    pub(crate) fn tell(&mut self, channel: ChannelId, event: &Event) {
         let sent = self.channels.send(channel, event, Vec::new());
         self.after_send(channel, sent);
     }

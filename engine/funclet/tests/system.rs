@@ -19,12 +19,16 @@ mod faults;
 mod frozen;
 #[path = "system/hostile_engine.rs"]
 mod hostile_engine;
+#[path = "system/layers.rs"]
+mod layers;
 #[path = "system/leftovers.rs"]
 mod leftovers;
 #[path = "system/pools.rs"]
 mod pools;
 #[path = "system/programs.rs"]
 mod programs;
+#[path = "system/resize.rs"]
+mod resize;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/times.rs"]

@@ -9,7 +9,7 @@ use faaster_protocol::funclet::{CodeHash, NetworkMode, RuntimeIndex};
 use serde::{Deserialize, Serialize};
 
 /// Everything that an invocation needs to know of its function. Shared by all shards.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     /// `<md5 of account>:<name>:<version>`, the key that shards route by; `$LATEST` stands unencoded.
     pub key: Box<str>,
@@ -38,10 +38,20 @@ pub struct Deployed {
     pub env: BTreeMap<String, String>,
     /// What it may reach; `None`: the node's default.
     pub network_mode: Option<NetworkMode>,
+    /// The package that it sees at /opt.
+    pub layers: Option<CodeHash>,
     /// Stable hash of `key` and `revision`; names the function in funclet messages.
     pub function_tag: u64,
     /// Stable hash of the owner.
     pub account_tag: u64,
+}
+
+impl Deployed {
+    /// Whether this is `before` with another memory and nothing else: then its instances can go on.
+    pub fn differs_in_memory_alone(&self, before: &Self) -> bool {
+        let Self { memory_mb, revision, function_tag, .. } = *self;
+        memory_mb != before.memory_mb && *self == Self { memory_mb, revision, function_tag, ..before.clone() }
+    }
 }
 
 /// FaaSter's `PodConcurrentQuota`.

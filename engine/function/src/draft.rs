@@ -25,6 +25,8 @@ pub struct Draft<'b> {
     pub environment: Option<BTreeMap<String, String>>,
     /// Empty: the node's default.
     pub network_mode: Option<String>,
+    /// `<name>:<version>` each; which layers these are is not judged with the settings.
+    pub layers: Option<Vec<String>>,
     /// Base64, borrowed from the body unless it has escapes in it.
     pub code: Option<Cow<'b, str>>,
 }
@@ -58,7 +60,7 @@ struct Members<'b> {
     others: BTreeMap<&'static str, Value>,
 }
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "version",
     "description",
     "runtime",
@@ -70,6 +72,7 @@ const KNOWN: [&str; 12] = [
     "mininstances",
     "environment",
     "networkmode",
+    "layers",
     "code",
 ];
 
@@ -147,6 +150,7 @@ impl<'b> Members<'b> {
             instances_min: self.number("mininstances", "MinInstances", &mut wrong),
             environment: self.environment(&mut wrong),
             network_mode: self.text("networkmode", "NetworkMode", &mut wrong),
+            layers: self.texts("layers", "Layers", &mut wrong),
             code: self.code.filter(|code| !code.is_empty()),
         };
         if wrong.is_empty() { Ok(draft) } else { Err(DraftError::Types(wrong)) }
@@ -161,6 +165,19 @@ impl<'b> Members<'b> {
                 None
             }
         }
+    }
+
+    fn texts(&mut self, key: &str, name: &str, wrong: &mut Vec<String>) -> Option<Vec<String>> {
+        let Value::Array(items) = self.others.remove(key).filter(|value| !value.is_null())? else {
+            wrong.push(format!("{name} must be a list of strings"));
+            return None;
+        };
+        let texts: Option<Vec<String>> =
+            items.into_iter().map(|item| item.as_str().map(str::to_owned)).collect();
+        if texts.is_none() {
+            wrong.push(format!("{name} must be a list of strings"));
+        }
+        texts
     }
 
     fn number(&mut self, key: &str, name: &str, wrong: &mut Vec<String>) -> Option<i64> {
@@ -220,12 +237,14 @@ mod tests {
     #[test]
     fn reads_what_is_there() {
         let body = br#"{"Version":"1","description":"d","RUNTIME":"nodejs10","Timeout":5,"MemorySize":128,"Handler":"h",
-            "PodConcurrentQuota":10,"MaxInstances":3,"MinInstances":1,"Environment":{"Variables":{"A":"b"}},"NetworkMode":"full","Code":"UEs=","Nope":[1]}"#;
+            "PodConcurrentQuota":10,"MaxInstances":3,"MinInstances":1,"Environment":{"Variables":{"A":"b"}},"NetworkMode":"full","Layers":["a:1"],"Code":"UEs=","Nope":[1]}"#;
         let draft = parse(body).unwrap();
         assert_eq!(draft.version.as_deref(), Some("1"));
         assert_eq!((draft.timeout_secs, draft.memory_mb, draft.concurrency), (Some(5), Some(128), Some(10)));
         assert_eq!((draft.instances_max, draft.instances_min), (Some(3), Some(1)));
         assert_eq!(draft.network_mode.as_deref(), Some("full"));
+        assert_eq!(draft.layers, Some(vec!["a:1".to_owned()]));
+        assert!(parse(br#"{"Layers":"a:1"}"#).is_err() && parse(br#"{"Layers":[1]}"#).is_err());
         assert_eq!(draft.environment.unwrap()["A"], "b");
         assert!(matches!(draft.code, Some(Cow::Borrowed("UEs="))), "not copied");
         assert_eq!(draft.runtime.as_deref(), Some("nodejs10"));

@@ -6,6 +6,7 @@
 pub mod deployed;
 pub mod draft;
 pub mod identity;
+pub mod layer;
 pub mod record;
 pub mod reference;
 pub mod runtime;

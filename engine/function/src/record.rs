@@ -51,6 +51,13 @@ impl FunctionRecord {
         identity::key(&self.account, &self.name, &self.version)
     }
 
+    /// Every package that must stay for as long as this record does.
+    pub fn packages(&self) -> Vec<CodeHash> {
+        let layers = self.settings.layers.iter();
+        let of_layers = layers.flat_map(|it| it.list.iter().map(|layer| layer.code.sha256).chain([it.tree]));
+        std::iter::once(self.code.sha256).chain(of_layers).collect()
+    }
+
     /// With version.
     pub fn brn(&self) -> String {
         identity::brn_of(&self.account, &self.name, self.version.as_str())
@@ -85,6 +92,7 @@ impl FunctionRecord {
             instances_min: self.settings.instances_min.unwrap_or(0),
             env: self.settings.environment.clone(),
             network_mode: self.settings.network_mode,
+            layers: self.settings.layers.as_ref().map(|layers| layers.tree),
             function_tag: stable_tag(&[key.as_bytes(), &self.revision.to_le_bytes()]),
             account_tag: stable_tag(&[self.owner.as_str().as_bytes()]),
             key: key.into(),
@@ -93,15 +101,15 @@ impl FunctionRecord {
 }
 
 /// A [`CodeHash`] as 64 hex digits.
-mod hex_hash {
+pub(crate) mod hex_hash {
     use faaster_protocol::funclet::CodeHash;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(hash: &CodeHash, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(hash: &CodeHash, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(hash)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodeHash, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CodeHash, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse_hash(&text).ok_or_else(|| D::Error::custom("code hash must be 64 hex digits"))
     }
@@ -143,6 +151,7 @@ mod tests {
                 instances_min: None,
                 environment: [("A".to_owned(), "1".to_owned())].into(),
                 network_mode: None,
+                layers: None,
             },
             code: CodeRef { sha256: CodeHash([0xab; 32]), bytes: 9 },
             commit_id: "c".into(),

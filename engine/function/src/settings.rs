@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::deployed::Concurrency;
 use crate::draft::Draft;
 use crate::identity::Version;
+use crate::layer::Layers;
 use crate::runtime::RuntimeSpec;
 
 /// FaaSter's default runtime.
@@ -44,6 +45,9 @@ pub struct Settings {
     /// What it may reach; `None`: the node's default.
     #[serde(default)]
     pub network_mode: Option<NetworkMode>,
+    /// What it sees at /opt; `None`: nothing.
+    #[serde(default)]
+    pub layers: Option<Layers>,
 }
 
 /// All that is wrong with a request, for one answer.
@@ -104,6 +108,7 @@ pub fn for_create(draft: &Draft<'_>, runtimes: &[RuntimeSpec], problems: &mut Pr
         instances_min: None,
         environment: BTreeMap::new(),
         network_mode: None,
+        layers: None,
     };
     with_draft(base, draft, problems)
 }

@@ -53,6 +53,7 @@ fn defaults_are_faasters() {
         instances_min: None,
         environment: BTreeMap::new(),
         network_mode: None,
+        layers: None,
     };
     assert_eq!(create("{}").unwrap(), expected);
     assert_eq!(

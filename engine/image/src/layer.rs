@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
 use crate::entry_path::shown;
+use crate::zstd::Frames;
 use crate::{Bounds, ImageError};
 
 /// How the bytes of a layer are packed.
@@ -52,7 +53,7 @@ pub(crate) fn compression_of(file: &mut (impl Read + Seek)) -> io::Result<Compre
 /// The bytes behind a compression, at most so many.
 ///
 /// # Errors
-/// It is one that is not understood, or nothing can be read.
+/// Nothing can be read.
 pub(crate) fn plain<'a>(
     packed: Box<dyn Read + 'a>,
     what: &str,
@@ -63,9 +64,7 @@ pub(crate) fn plain<'a>(
     let inner: Box<dyn Read + 'a> = match by_magic(head) {
         Compression::None => Box::new(buffered),
         Compression::Gzip => Box::new(MultiGzDecoder::new(buffered)),
-        Compression::Zstd => {
-            return Err(ImageError::Compression { what: what.to_owned(), method: "zstd" });
-        }
+        Compression::Zstd => Box::new(Frames::new(buffered)),
     };
     Ok(Box::new(Bounded { inner, left: bytes_max }))
 }

@@ -13,6 +13,7 @@ mod manifest;
 mod source;
 mod store;
 mod tree;
+mod zstd;
 
 use std::io;
 use std::path::PathBuf;
@@ -76,10 +77,6 @@ pub enum ImageError {
     Digest(String),
     #[error("{what} does not have the digest that the image says: {wanted} was promised, {found} was found")]
     Mismatch { what: String, wanted: String, found: String },
-    #[error(
-        "{what} is compressed with {method}; only gzip and no compression are understood (`skopeo copy --dest-compress-format gzip` converts)"
-    )]
-    Compression { what: String, method: &'static str },
     #[error("the image unpacks to more bytes than a root file system may have ({IMAGE_BYTES_MAX})")]
     Bomb,
     #[error("the image has more than {0} files")]

@@ -29,6 +29,22 @@ pub const CONTROL_BODY_BYTES_MAX: usize = ZIP_BYTES_MAX / 3 * 4 + 64 * 1024;
 pub const LOG_TAIL_BYTES_MAX: usize = 4096;
 /// Bytes of log that are kept in memory for one function, for `faaster logs`.
 pub const LOG_RING_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of log that are kept on disk for all functions, unless configured; the oldest go first.
+pub const LOG_DISK_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
+/// Same for one function.
+pub const LOG_DISK_PER_FUNCTION_BYTES_DEFAULT: u64 = 16 * 1024 * 1024;
+/// Least that may be configured for one function: a segment then holds the largest chunk that a shard hands over.
+pub const LOG_DISK_PER_FUNCTION_BYTES_MIN: u64 = 8 * 1024 * 1024;
+/// A function's log on disk is cut into so many parts; the oldest goes whole.
+pub const LOG_SEGMENTS_PER_FUNCTION: u64 = 4;
+/// Functions that have a log on disk.
+pub const LOG_FUNCTIONS_ON_DISK_MAX: usize = 100_000;
+/// Chunks of log that wait to be written; with more, they are counted and not kept on disk.
+pub const LOG_WRITES_MAX: usize = 8192;
+/// Bytes of them.
+pub const LOG_WRITES_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of packages, packed and unpacked, that are kept on disk, unless configured.
+pub const CODE_DISK_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
 /// Functions whose log is kept in memory at once; the one written longest ago makes room.
 pub const LOG_RINGS_MAX: usize = 256;
 
@@ -132,6 +148,10 @@ pub const CODE_COLLECT_INTERVAL: Duration = Duration::from_secs(30);
 
 // --- Functions and scheduling ----------------------------------------------------------------------------
 
+/// Layers of one function (AWS contract).
+pub const LAYERS_PER_FUNCTION_MAX: usize = 5;
+/// Versions of all layers of one node.
+pub const LAYER_VERSIONS_MAX: usize = 10_000;
 /// Functions (versions counted apart) on one node.
 pub const FUNCTIONS_MAX: usize = 100_000;
 /// Bytes of a function's name.
@@ -192,6 +212,8 @@ pub const LOG_FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const IMAGE_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 /// Files, directories and links of all layers of an image.
 pub const IMAGE_ENTRIES_MAX: u64 = 2_000_000;
+/// Bytes that one frame of a zstd layer may refer back to: 27 bits, the most that the zstd program takes unasked.
+pub const IMAGE_WINDOW_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Layers of an image; overlay file systems take no more than 128 either.
 pub const IMAGE_LAYERS_MAX: usize = 128;
 /// Members of an archive among which the parts of an image are looked for.
@@ -243,6 +265,14 @@ pub const TMP_MB_MAX: u32 = 10_240;
 pub const BOOT_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 /// Processes and threads of a container before it is claimed.
 pub const BOOT_PIDS: u32 = 128;
+/// Prepared containers of one runtime take no more than this part of the node's memory, unless the settings say how many.
+pub const POOL_PART_OF_MEMORY: u64 = 64;
+/// What a prepared container is taken to need: one that has booted an interpreter of its own,
+pub const PREPARED_BYTES_BOOTED: u64 = 16 * 1024 * 1024;
+/// one whose runtime is a fork server's child,
+pub const PREPARED_BYTES_FORKED: u64 = 5 * 1024 * 1024;
+/// and one whose program starts when it is claimed.
+pub const PREPARED_BYTES_PARKED: u64 = 1024 * 1024;
 /// Orders that a fork server has before it; the kernel queues ten messages (net.unix.max_dgram_qlen).
 pub const FORK_ORDERS_MAX: usize = 4;
 /// Children of one fork server before another takes its place: they share an address layout and a hash seed.
@@ -317,6 +347,13 @@ const _: () = assert!(CONTROL_BODY_BYTES_MAX > SYNC_REQUEST_BYTES_MAX);
 const _: () = assert!(HELD_BYTES_PER_SHARD_MAX > 2 * CONTROL_BODY_BYTES_MAX);
 const _: () = assert!(RESPONSE_PART_BYTES_MAX <= RESPONSE_CREDIT_BYTES as usize);
 const _: () = assert!(MEMORY_MB_MIN <= MEMORY_MB_MAX);
+// JSON takes at most six bytes for one of a text.
+const _: () = assert!(
+    LOG_DISK_PER_FUNCTION_BYTES_MIN / LOG_SEGMENTS_PER_FUNCTION >= LOG_RING_BYTES_MAX as u64 * 6 + 4096
+);
+const _: () = assert!(LOG_DISK_PER_FUNCTION_BYTES_MIN <= LOG_DISK_PER_FUNCTION_BYTES_DEFAULT);
+const _: () = assert!(LOG_DISK_PER_FUNCTION_BYTES_DEFAULT <= LOG_DISK_BYTES_DEFAULT);
+const _: () = assert!(CODE_DISK_BYTES_DEFAULT > UNZIPPED_BYTES_MAX + ZIP_BYTES_MAX as u64);
 // A function key is a 32-digit hash, a name and a version with colons between; shards keep it in 256 bytes.
 const _: () = assert!(32 + 1 + FUNCTION_NAME_BYTES_MAX + 1 + VERSION_DIGITS_MAX <= 256);
 const _: () = assert!(LIST_PAGE_DEFAULT <= LIST_PAGE_MAX);

@@ -219,21 +219,29 @@ pub fn promises_pong(meta: &[u8]) -> bool {
     meta.features.iter().any(|feature| feature == "ping")
 }
 
-/// Appends the meta object of an `invoke` frame; `client_context` is JSON as the caller sent it, already checked.
+/// Appends the meta object of an `invoke` frame; `client_context` is JSON as the caller sent it, already checked, and
+/// `memory_mb` there only if it is another than at the load.
 /// Returns how many bytes were appended. The request id must hold no character that JSON escapes.
-pub fn append_invoke_meta(out: &mut Vec<u8>, request_id: &[u8], client_context: Option<&[u8]>) -> usize {
+pub fn append_invoke_meta(
+    out: &mut Vec<u8>,
+    request_id: &[u8],
+    client_context: Option<&[u8]>,
+    memory_mb: Option<u32>,
+) -> usize {
     debug_assert!(request_id.iter().all(|b| (0x20..0x7f).contains(b) && *b != b'"' && *b != b'\\'));
     let before = out.len();
     out.extend_from_slice(b"{\"requestId\":\"");
     out.extend_from_slice(request_id);
-    match client_context {
-        None => out.extend_from_slice(b"\"}"),
-        Some(json) => {
-            out.extend_from_slice(b"\",\"clientContext\":");
-            out.extend_from_slice(json);
-            out.push(b'}');
-        }
+    out.push(b'"');
+    if let Some(json) = client_context {
+        out.extend_from_slice(b",\"clientContext\":");
+        out.extend_from_slice(json);
     }
+    if let Some(memory_mb) = memory_mb {
+        out.extend_from_slice(b",\"memoryMB\":");
+        out.extend_from_slice(itoa::Buffer::new().format(memory_mb).as_bytes());
+    }
+    out.push(b'}');
     out.len() - before
 }
 
@@ -295,11 +303,15 @@ mod tests {
     #[test]
     fn invoke_meta_is_json() {
         let mut out = Vec::new();
-        let n = append_invoke_meta(&mut out, b"abc-1", Some(br#"{"custom":{"a":1}}"#));
+        let n = append_invoke_meta(&mut out, b"abc-1", Some(br#"{"custom":{"a":1}}"#), Some(256));
         assert_eq!(n, out.len());
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["requestId"], "abc-1");
         assert_eq!(value["clientContext"]["custom"]["a"], 1);
+        assert_eq!(value["memoryMB"], 256);
+        out.clear();
+        append_invoke_meta(&mut out, b"abc-1", None, None);
+        assert_eq!(out, br#"{"requestId":"abc-1"}"#);
     }
 
     proptest! {

@@ -83,6 +83,15 @@ impl NetworkMode {
     }
 }
 
+/// The least memory of a function is what the node's ledger counts in.
+const LEDGER_UNIT_MB: u32 = faaster_limits::MEMORY_MB_MIN;
+
+/// MiB that a function takes of the node's ledger: whole containers of the base size, as many as its memory needs.
+/// FaaSter merges so many of its equal containers for it.
+pub fn ledger_mb(memory_mb: u32) -> u32 {
+    memory_mb.div_ceil(LEDGER_UNIT_MB).saturating_mul(LEDGER_UNIT_MB)
+}
+
 /// What the engine wants to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
@@ -101,6 +110,17 @@ pub struct Claim {
     pub deadline_ns: u64,
     /// `None`: the node's default.
     pub network: Option<NetworkMode>,
+    /// What is mounted at /opt.
+    pub layers: Option<CodeHash>,
+}
+
+/// What a container is to have after its function's memory was edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub memory_mb: u32,
+    pub tmp_mb: u32,
+    /// See [`Claim::function_tag`]: the edited function has another one.
+    pub function_tag: u64,
 }
 
 /// Engine to funclet.
@@ -120,6 +140,8 @@ pub enum Request {
     Freeze { slot: SlotId, generation: Generation },
     /// Let them go on. Answer: [`Event::Thawed`].
     Thaw { slot: SlotId, generation: Generation },
+    /// The container's function has another memory from now on. Answer: none, or [`Event::NotResized`].
+    Resize { slot: SlotId, generation: Generation, size: Size },
 }
 
 /// Why a claim could not be served.
@@ -292,6 +314,11 @@ pub enum Event {
         slot: SlotId,
         generation: Generation,
     },
+    /// The container keeps the limits that it has: it uses more than the new ones allow, or the node has no more to give.
+    NotResized {
+        slot: SlotId,
+        generation: Generation,
+    },
 }
 
 /// Where a claimed container came from.
@@ -348,6 +375,12 @@ impl Writer {
             Some(NetworkMode::Full) => 3,
         }])
     }
+    fn package(&mut self, package: Option<CodeHash>) -> &mut Self {
+        match package {
+            None => self.put(&[0]),
+            Some(hash) => self.put(&[1]).put(&hash.0),
+        }
+    }
     fn placement(&mut self, placement: Placement) -> &mut Self {
         self.u16(match placement {
             Placement::Free => u16::MAX,
@@ -392,6 +425,13 @@ impl Reader<'_> {
             _ => return Err(MessageError::Field("network")),
         })
     }
+    fn package(&mut self) -> Result<Option<CodeHash>, MessageError> {
+        match self.u8() {
+            0 => Ok(None),
+            1 => Ok(Some(CodeHash(self.take()))),
+            _ => Err(MessageError::Field("layers")),
+        }
+    }
     fn placement(&mut self) -> Placement {
         match self.u16() {
             u16::MAX => Placement::Free,
@@ -411,7 +451,7 @@ impl Request {
                 let mut w = Writer::new(1);
                 w.u64(claim.ticket.0).u16(claim.runtime.0).placement(claim.placement).put(&claim.code.0);
                 w.u64(claim.account_tag).u64(claim.function_tag).u32(claim.memory_mb).u32(claim.pids_max);
-                w.u32(claim.tmp_mb).u64(claim.deadline_ns).network(claim.network);
+                w.u32(claim.tmp_mb).u64(claim.deadline_ns).network(claim.network).package(claim.layers);
                 w.bytes
             }
             Self::CancelClaim { ticket } => Writer::new(2).u64(ticket.0).bytes,
@@ -422,6 +462,11 @@ impl Request {
             Self::Describe => Writer::new(5).bytes,
             Self::Freeze { slot, generation } => Writer::new(6).u32(slot.0).u32(generation.0).bytes,
             Self::Thaw { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
+            Self::Resize { slot, generation, size } => {
+                let mut w = Writer::new(8);
+                w.u32(slot.0).u32(generation.0).u32(size.memory_mb).u32(size.tmp_mb).u64(size.function_tag);
+                w.bytes
+            }
         }
     }
 
@@ -442,6 +487,7 @@ impl Request {
                 tmp_mb: r.u32(),
                 deadline_ns: r.u64(),
                 network: r.network()?,
+                layers: r.package()?,
             }),
             2 => Self::CancelClaim { ticket: Ticket(r.u64()) },
             3 => {
@@ -460,6 +506,11 @@ impl Request {
             7 => {
                 let (slot, generation) = r.slot();
                 Self::Thaw { slot, generation }
+            }
+            8 => {
+                let (slot, generation) = r.slot();
+                let size = Size { memory_mb: r.u32(), tmp_mb: r.u32(), function_tag: r.u64() };
+                Self::Resize { slot, generation, size }
             }
             kind => return Err(MessageError::Kind(kind)),
         })
@@ -516,6 +567,7 @@ impl Event {
                 w.u16(pool.runtime.0).u32(pool.floor).u32(pool.target).u32(pool.cold).u32(pool.creating);
                 w.bytes
             }
+            Self::NotResized { slot, generation } => Writer::new(10).u32(slot.0).u32(generation.0).bytes,
         }
     }
 
@@ -604,6 +656,10 @@ impl Event {
                 cold: r.u32(),
                 creating: r.u32(),
             }),
+            10 => {
+                let (slot, generation) = r.slot();
+                Self::NotResized { slot, generation }
+            }
             kind => return Err(MessageError::Kind(kind)),
         })
     }

@@ -16,6 +16,7 @@ fn claim() -> Claim {
         tmp_mb: 512,
         deadline_ns: u64::MAX,
         network: None,
+        layers: None,
     }
 }
 
@@ -28,12 +29,14 @@ fn requests_survive_the_wire() {
         Request::Claim(Claim { network: Some(NetworkMode::None), ..claim() }),
         Request::Claim(Claim { network: Some(NetworkMode::Egress), ..claim() }),
         Request::Claim(Claim { network: Some(NetworkMode::Full), ..claim() }),
+        Request::Claim(Claim { layers: Some(CodeHash([8; 32])), ..claim() }),
         Request::CancelClaim { ticket: Ticket(4) },
         Request::Kill { slot, generation },
         Request::Place { slot, generation, placement: Placement::Free },
         Request::Describe,
         Request::Freeze { slot, generation },
         Request::Thaw { slot, generation },
+        Request::Resize { slot, generation, size: Size { memory_mb: 1, tmp_mb: 2, function_tag: 3 } },
     ] {
         assert_eq!(Request::decode(&request.encode()), Ok(request));
     }
@@ -83,9 +86,16 @@ fn events_survive_the_wire() {
         Event::Frozen { slot, generation },
         Event::Thawed { slot, generation },
         Event::Pool(PoolInfo { runtime: RuntimeIndex(1), floor: 2, target: 3, cold: 4, creating: 5 }),
+        Event::NotResized { slot, generation },
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }
+}
+
+#[test]
+fn the_ledger_counts_whole_containers_of_the_base_size() {
+    assert_eq!([1, 128, 129, 256, 300, 10_240].map(ledger_mb), [128, 128, 256, 256, 384, 10_240]);
+    assert_eq!(ledger_mb(u32::MAX), u32::MAX);
 }
 
 #[test]

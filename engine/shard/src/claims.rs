@@ -9,7 +9,7 @@ use faaster_function::Deployed;
 use faaster_limits::{BOOT_TIMEOUT, PIDS_PER_CONTAINER_MAX, TMP_BYTES_DEFAULT};
 use faaster_protocol::frame::LoadMeta;
 use faaster_protocol::funclet::{
-    Claim, Event, Generation, MESSAGE_BYTES, Placement, Refusal, Request, SlotId, Ticket,
+    Claim, Event, Generation, MESSAGE_BYTES, Placement, Refusal, Request, SlotId, Ticket, ledger_mb,
 };
 use faaster_sys::ring::{Group, Message, Ring, Sock};
 use rustix::io::Errno;
@@ -63,7 +63,7 @@ struct Claimed {
 
 /// MiB of /tmp for a function with so much memory. /tmp is memory of the container: with all of it there, a full /tmp
 /// would be out of memory; with half, it is ENOSPC, which a handler can deal with.
-fn tmp_mb(memory_mb: u32) -> u32 {
+pub(crate) fn tmp_mb(memory_mb: u32) -> u32 {
     let most = u32::try_from(TMP_BYTES_DEFAULT >> 20).unwrap_or(u32::MAX);
     (memory_mb / 2).min(most)
 }
@@ -145,6 +145,7 @@ impl<R: Ring> Shard<R> {
             tmp_mb: tmp_mb(deployed.memory_mb),
             deadline_ns: self.now_ns + deployed.timeout_ms * 1_000_000,
             network: deployed.network_mode,
+            layers: deployed.layers,
         };
         self.functions.get_mut(index).starting += 1;
         self.counters.cold_starts_total += 1;
@@ -236,6 +237,7 @@ impl<R: Ring> Shard<R> {
             Event::Shortage { memory_mb } => self.make_room(funclet, memory_mb),
             Event::Frozen { slot, generation } => self.on_frozen(funclet, slot, generation),
             Event::Thawed { slot, generation } => self.on_thawed(funclet, slot, generation),
+            Event::NotResized { slot, generation } => self.on_not_resized(funclet, slot, generation),
             // Only the control thread asks for these.
             Event::Slot(_) | Event::Pool(_) | Event::Node(_) => {}
         }
@@ -356,7 +358,7 @@ impl<R: Ring> Shard<R> {
                 let rests = matches!(instance.state(), State::Idle | State::Freezing | State::Frozen);
                 instance.funclet == funclet && rests && !self.is_kept(*id)
             })
-            .map(|(id, instance)| (instance.last_used_ns, id, instance.deployed.memory_mb))
+            .map(|(id, instance)| (instance.last_used_ns, id, ledger_mb(instance.deployed.memory_mb)))
             .collect();
         idle.sort_by_key(|(used_ns, ..)| *used_ns);
         let mut freed_mb = 0;

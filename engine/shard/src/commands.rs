@@ -30,7 +30,9 @@ impl<R: Ring> Shard<R> {
     pub(crate) fn on_command(&mut self, command: Command) {
         match command {
             Command::Deploy(deployed, reply) => {
+                let before = self.functions.find(deployed.key.as_bytes()).map(|(_, it)| it.deployed.clone());
                 let index = self.functions.deploy(deployed, self.config.shards);
+                self.resize_instances(index, before.as_deref());
                 self.retire_old(index);
                 self.consider_starting(index);
                 self.keep_least(index);

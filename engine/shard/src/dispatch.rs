@@ -95,7 +95,8 @@ impl<R: Ring> Shard<R> {
         instance.last_used_ns = now_ns;
         instance.go(Cause::CallBegins);
         let first = &event[..event.len().min(FRAME_EVENT_BYTES_MAX)];
-        append_invoke(instance.outbox.staging(), id, call, first, event.len());
+        let edited_mb = instance.edited_mb();
+        append_invoke(instance.outbox.staging(), id, call, edited_mb, first, event.len());
         if first.len() < event.len() {
             instance.feeding.push_back((id, first.len()));
         }
@@ -357,10 +358,17 @@ fn starts_wanted(function: &Function, serving: usize, loading: usize, waited_ns:
 }
 
 /// Appends an `invoke` frame with the first bytes of an event of `event_bytes`.
-fn append_invoke(out: &mut Vec<u8>, id: Id<Call>, call: &Call, first: &[u8], event_bytes: usize) {
+fn append_invoke(
+    out: &mut Vec<u8>,
+    id: Id<Call>,
+    call: &Call,
+    edited_mb: Option<u32>,
+    first: &[u8],
+    event_bytes: usize,
+) {
     let at = out.len();
     out.resize(at + HEADER_BYTES, 0);
-    let meta = append_invoke_meta(out, call.request_id.as_bytes(), call.client_context.as_deref());
+    let meta = append_invoke_meta(out, call.request_id.as_bytes(), call.client_context.as_deref(), edited_mb);
     let mut header = Header::new(FrameType::Invoke, id.to_bits());
     header.deadline_ns = call.deadline_ns;
     header.meta_bytes = u32::try_from(meta).expect("bounded by the head limit");

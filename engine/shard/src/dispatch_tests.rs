@@ -73,6 +73,7 @@ fn deployed(concurrency: Concurrency, instances_max: u32) -> Deployed {
         function_tag: 1,
         account_tag: 1,
         network_mode: None,
+        layers: None,
     }
 }
 

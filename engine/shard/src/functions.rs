@@ -131,13 +131,13 @@ impl Functions {
                 // Told twice, as at the engine's start.
                 return index;
             }
-            if function.deployed.function_tag != deployed.function_tag {
-                // Times of the old code say nothing of the new.
+            if !deployed.differs_in_memory_alone(&function.deployed) {
+                // Times of the old code say nothing of the new, and its instances take no more calls.
                 function.service_ns = 0;
+                function.ready.clear();
             }
             function.deployed = deployed;
             function.presence = Presence::Deployed;
-            function.ready.clear();
             return index;
         }
         let home = home_of(&key, shards);

@@ -29,6 +29,7 @@ mod phases;
 mod placement;
 mod prepared;
 mod random;
+mod resize;
 mod rest;
 mod shard;
 mod slab;

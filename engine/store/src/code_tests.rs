@@ -148,3 +148,64 @@ fn a_full_disk_is_named_and_leaves_nothing() {
         .unwrap();
     assert!(status.success(), "the child says what failed");
 }
+
+#[test]
+fn a_budget_refuses_what_would_be_too_much_and_gives_back_what_was_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open(root.path());
+    let package = |byte: u8| zip(&[file("data", &[byte; 4000])]);
+    let each = 4000 + package(b'a').len() as u64;
+    store.limit(2 * each);
+    let counters = store.counters();
+    let first = store.put_zip(&package(b'a')).unwrap().code.sha256;
+    store.put_zip(&package(b'b')).unwrap();
+    assert_eq!(counters.held_bytes(), 2 * each);
+    let before = names(root.path());
+    let refused = store.put_zip(&package(b'c')).unwrap_err();
+    assert!(
+        matches!(refused, CodeError::OverBudget { needed_bytes, .. } if needed_bytes == each),
+        "{refused}"
+    );
+    assert_eq!((counters.refused_total(), names(root.path())), (1, before), "nothing is left of it");
+    store.put_zip(&package(b'a')).unwrap();
+    assert_eq!(counters.held_bytes(), 2 * each, "what is there costs nothing");
+    store.unpin(&first);
+    store.unpin(&first);
+    store.remove(&first).unwrap();
+    assert_eq!(counters.held_bytes(), each);
+    store.put_zip(&package(b'c')).unwrap();
+    // The next one finds what is there, once it has looked.
+    let mut next = open(root.path());
+    assert_eq!(next.counters().held_bytes(), 0);
+    next.measure().unwrap();
+    next.measure().unwrap();
+    assert_eq!(next.counters().held_bytes(), 2 * each);
+}
+
+#[test]
+fn merged_packages_have_a_name_for_each_order_and_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open(root.path());
+    let mut put =
+        |text: &[u8]| store.put_zip(&zip(&[file("same", text), file("own", text)])).unwrap().code.sha256;
+    let (first, second) = (put(b"1"), put(b"2"));
+    let forth = store.put_tree(&[first, second]).unwrap();
+    let back = store.put_tree(&[second, first]).unwrap();
+    assert_eq!(store.put_tree(&[first]).unwrap(), first, "one alone is its own");
+    let read = |store: &CodeStore, hash: &CodeHash| fs::read(store.directory(hash).join("same")).unwrap();
+    assert_eq!((read(&store, &forth), read(&store, &back)), (b"2".to_vec(), b"1".to_vec()));
+    assert_eq!(store.remove(&forth).unwrap(), Removed::Pinned);
+    store.unpin(&forth);
+    assert_eq!(store.remove(&forth).unwrap(), Removed::Yes);
+    assert_eq!(read(&store, &second), b"2", "what it was made of stays");
+    store.restore_tree(&[first, second]).unwrap();
+    let held = store.counters().held_bytes();
+    store.measure().unwrap();
+    assert_eq!(store.counters().held_bytes(), held, "links cost nothing");
+    assert_eq!(read(&store, &forth), b"2");
+    // An interrupted one is swept, and one that is used stays.
+    fs::create_dir(root.path().join(format!(".new-{forth}"))).unwrap();
+    let (store, swept) = CodeStore::open(root.path(), |hash| *hash != back).unwrap();
+    assert_eq!(swept, Swept { leftovers: 1, unused: 1, restored: 0 });
+    assert!(store.directory(&forth).is_dir() && !store.directory(&back).exists());
+}

@@ -5,6 +5,7 @@
 //! once, and only then calls back. So whatever was acknowledged survives kill -9, and 64 clients pay one flush.
 
 mod journal;
+pub mod layers;
 mod tables;
 
 use std::path::Path;
@@ -15,7 +16,7 @@ use std::thread::JoinHandle;
 use faaster_function::record::CodeRef;
 use faaster_function::settings::Settings;
 use faaster_function::{AccountHash, AccountId, FunctionName, FunctionRecord, Version};
-use faaster_limits::{FUNCTIONS_MAX, JOURNAL_OPERATIONS_MAX};
+use faaster_limits::{FUNCTIONS_MAX, JOURNAL_OPERATIONS_MAX, LAYER_VERSIONS_MAX};
 use faaster_protocol::funclet::CodeHash;
 
 use journal::Journal;
@@ -29,6 +30,8 @@ pub enum RegistryError {
     Stopped,
     #[error("node holds {FUNCTIONS_MAX} function versions, which is its bound; delete some")]
     Full,
+    #[error("node holds {LAYER_VERSIONS_MAX} layer versions, which is its bound; delete some")]
+    LayersFull,
     #[error("registry at {path} has format {found}, this engine knows up to {known}; use a newer engine")]
     Format { path: String, found: u64, known: u64 },
     #[error("registry at {path} is in use by another process, or still by one that just ended")]
@@ -74,7 +77,7 @@ pub struct Upsert {
 pub struct Upserted {
     pub record: FunctionRecord,
     /// Code that no function names any more.
-    pub unused: Option<CodeHash>,
+    pub unused: Vec<CodeHash>,
 }
 
 /// What a delete led to.
@@ -125,6 +128,16 @@ enum Job {
 enum WriteJob {
     Upsert(Box<Upsert>, Done<Upserted>),
     Delete { account: AccountHash, name: FunctionName, version: Option<Version>, done: Done<Deleted> },
+    Other(OtherWrite),
+}
+
+/// A write that knows what to do with its result: it is given the transaction, or why there is none.
+type OtherWrite = Box<dyn FnOnce(Result<&tables::Write, RegistryError>) -> Written + Send>;
+
+/// What became of an [`OtherWrite`], and who is to be told once it is flushed.
+struct Written {
+    error: Option<RegistryError>,
+    tell: Box<dyn FnOnce(Result<(), RegistryError>)>,
 }
 
 impl std::fmt::Debug for Job {
@@ -132,6 +145,7 @@ impl std::fmt::Debug for Job {
         f.write_str(match self {
             Self::Write(WriteJob::Upsert(..)) => "Upsert",
             Self::Write(WriteJob::Delete { .. }) => "Delete",
+            Self::Write(WriteJob::Other(_)) => "Other",
             Self::Read(_) => "Read",
         })
     }
@@ -240,6 +254,22 @@ impl Registry {
         done: Done<T>,
     ) -> Result<(), RegistryError> {
         self.submit(Job::Read(Box::new(move |journal| done(read(journal)))))
+    }
+
+    fn write_other<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&tables::Write) -> Result<T, RegistryError> + Send + 'static,
+        done: Done<T>,
+    ) -> Result<(), RegistryError> {
+        let job: OtherWrite = Box::new(move |transaction| {
+            let result = transaction.and_then(write);
+            let error = result.as_ref().err().cloned();
+            let tell = Box::new(move |flushed: Result<(), RegistryError>| {
+                done(result.and_then(|value| flushed.map(|()| value)));
+            });
+            Written { error, tell }
+        });
+        self.submit(Job::Write(WriteJob::Other(job)))
     }
 
     fn submit(&self, job: Job) -> Result<(), RegistryError> {

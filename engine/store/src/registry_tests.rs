@@ -28,6 +28,7 @@ fn upsert(owner: &str, name: &str, version: &str, code: u8, commit: &str) -> Ups
             instances_max: None,
             instances_min: None,
             network_mode: None,
+            layers: None,
             environment: std::collections::BTreeMap::new(),
         },
         code: CodeRef { sha256: CodeHash([code; 32]), bytes: 9 },
@@ -51,9 +52,9 @@ fn a_redeploy_keeps_the_commit_of_the_same_code_and_grows_the_revision() {
     let first = put(&registry, upsert("a", "f", "1", 1, "c1"));
     let same = put(&registry, upsert("a", "f", "1", 1, "c2"));
     let other = put(&registry, upsert("a", "f", "1", 2, "c3"));
-    assert_eq!((&*first.record.commit_id, first.unused), ("c1", None));
-    assert_eq!((&*same.record.commit_id, same.unused), ("c1", None));
-    assert_eq!((&*other.record.commit_id, other.unused), ("c3", Some(CodeHash([1; 32]))));
+    assert_eq!((&*first.record.commit_id, first.unused), ("c1", vec![]));
+    assert_eq!((&*same.record.commit_id, same.unused), ("c1", vec![]));
+    assert_eq!((&*other.record.commit_id, other.unused), ("c3", vec![CodeHash([1; 32])]));
     assert!(first.record.revision < same.record.revision && same.record.revision < other.record.revision);
     assert_eq!((uses(&registry, 1), uses(&registry, 2)), (0, 1));
     // A key that was deleted and comes back does not begin anew.

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags,
 };
 use rustix::thread::UnshareFlags;
 
@@ -117,6 +118,15 @@ impl Tmpfs {
         let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
         Ok(Self { mount, context })
     }
+}
+
+/// The configuration of the file system whose mount `root` is the root of, as [`Tmpfs::context`] is.
+///
+/// # Errors
+/// EINVAL when `root` is no mount's root.
+pub fn context_of(root: impl AsFd) -> Result<OwnedFd, Errno> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+    rustix::mount::fspick(root, c"", flags)
 }
 
 /// Changes the size of a mounted tmpfs through the descriptor that [`Tmpfs::context`] was.

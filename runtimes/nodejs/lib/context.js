@@ -62,7 +62,6 @@ function functionContext(about) {
     functionVersion: about.functionVersion,
     functionBrn: about.brn,
     invokedFunctionArn: about.brn,
-    memoryLimitInMB: about.memoryMB,
     logGroupName: `/faaster/${about.functionName}`,
     logStreamName: about.functionVersion,
     identity: undefined,
@@ -71,6 +70,10 @@ function functionContext(about) {
   for (const [name, value] of Object.entries(shared)) {
     Object.defineProperty(Context.prototype, name, { value, writable: true, enumerable: true });
   }
+  // A call says it only where it was edited since the load.
+  Object.defineProperty(Context.prototype, 'memoryLimitInMB', {
+    get() { return this._info.memoryMB === undefined ? about.memoryMB : this._info.memoryMB; }, enumerable: true,
+  });
   return Context;
 }
 

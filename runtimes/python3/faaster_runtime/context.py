@@ -23,7 +23,6 @@ def function_context(load):
         function_name = load.get("functionName", "")
         function_version = load.get("functionVersion", "$LATEST")
         function_brn = invoked_function_arn = load.get("brn", "")
-        memory_limit_in_mb = load.get("memoryMB", 0)
         log_group_name = "/faaster/" + function_name
         log_stream_name = function_version
         identity = None
@@ -51,6 +50,11 @@ def function_context(load):
             return self._info.get("requestId", "")
 
         request_id = aws_request_id
+
+        @property
+        def memory_limit_in_mb(self):
+            # A call says it only where it was edited since the load.
+            return self._info.get("memoryMB", load.get("memoryMB", 0))
 
         @property
         def client_context(self):

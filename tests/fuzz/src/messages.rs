@@ -3,8 +3,8 @@
 //! Owns: the check. Must not know: who sends what.
 
 use faaster_protocol::funclet::{
-    Claim, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, RuntimeIndex, SlotId,
-    Ticket,
+    Claim, CodeHash, Event, Generation, LinkMessage, MESSAGE_BYTES, Placement, Request, RuntimeIndex, Size,
+    SlotId, Ticket,
 };
 
 /// Each kind of message: taken and said again, it is the same; of another length it is none.
@@ -41,6 +41,7 @@ fn claim() -> Claim {
         tmp_mb: 512,
         deadline_ns: u64::MAX,
         network: None,
+        layers: Some(CodeHash([2; 32])),
     }
 }
 
@@ -51,6 +52,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds.push(Request::Claim(claim()).encode().to_vec());
     seeds.push(Request::Kill { slot, generation }.encode().to_vec());
     seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
+    let size = Size { memory_mb: 256, tmp_mb: 128, function_tag: 5 };
+    seeds.push(Request::Resize { slot, generation, size }.encode().to_vec());
     seeds.push(Request::CancelClaim { ticket: Ticket(9) }.encode().to_vec());
     seeds.push(Event::Shortage { memory_mb: 128 }.encode().to_vec());
     seeds.push(LinkMessage::Stop { grace_ms: 5 }.encode().to_vec());

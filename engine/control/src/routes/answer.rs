@@ -65,7 +65,9 @@ pub(super) fn missing(key: &str) -> Reply {
 pub(super) fn registry_failed(error: &RegistryError) -> Reply {
     match error {
         RegistryError::Busy => later(&error.to_string()),
-        RegistryError::Full | RegistryError::DiskFull { .. } => text(507, chain(error)),
+        RegistryError::Full | RegistryError::LayersFull | RegistryError::DiskFull { .. } => {
+            text(507, chain(error))
+        }
         _ => text(500, chain(error)),
     }
 }
@@ -76,7 +78,9 @@ pub(super) fn change_failed(error: &ChangeError) -> Reply {
         ChangeError::Draft(_) | ChangeError::Base64(_) => text(500, error.to_string()),
         ChangeError::Problems(_) | ChangeError::Code(CodeError::Zip(_)) => text(400, error.to_string()),
         ChangeError::Missing(key) => missing(key),
-        ChangeError::Code(CodeError::DiskFull { .. }) => text(507, chain(error)),
+        ChangeError::Code(CodeError::DiskFull { .. } | CodeError::OverBudget { .. }) => {
+            text(507, chain(error))
+        }
         ChangeError::Registry(error) => registry_failed(error),
         ChangeError::Thread(CodeThreadError::Busy) | ChangeError::NotNow(_) => later(&error.to_string()),
         _ => text(500, chain(error)),

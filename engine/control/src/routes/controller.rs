@@ -18,7 +18,7 @@ use super::allow;
 use super::answer::{Reply, empty, forbidden, json, later, text};
 use super::registry::{named, parameter};
 use crate::config::Access;
-use crate::funclets::{Question, describe_all};
+use crate::funclets::{Question, describe_all, describe_every};
 use crate::logs;
 use crate::node::{Node, Phase};
 use crate::overview::{self, Facts, parse_runtime_id};
@@ -100,13 +100,10 @@ async fn runtimes(State(node): Shared) -> Reply {
 }
 
 async fn resource(State(node): Shared) -> Reply {
-    let known = node.funclets.borrow().clone();
-    let expected = known.len();
-    let funclets = describe_all(known).await;
     // Half of the node would be a wrong answer.
-    if funclets.is_empty() || funclets.len() < expected {
+    let Some(funclets) = describe_every(&node.funclets, usize::from(node.config.funclets)).await else {
         return later("a funclet did not answer; it may be starting");
-    }
+    };
     text(200, to_json(&overview::resource(node.config.millicpus, &funclets)))
 }
 
@@ -178,6 +175,12 @@ async fn node_view(State(node): Shared) -> Reply {
         "Shards": shards,
         "Funclets": funclets,
         "Runtimes": runtimes,
+        "LogDisk": node.log_disk.view(node.config.log_budget),
+        "CodeDisk": {
+            "Bytes": node.code_disk.held_bytes(),
+            "BudgetBytes": node.config.code_budget_bytes,
+            "RefusedTotal": node.code_disk.refused_total(),
+        },
         // Stored functions whose runtime this node does not have.
         "SkippedFunctions": skipped,
     })))

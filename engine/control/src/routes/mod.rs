@@ -5,6 +5,7 @@
 
 mod answer;
 mod controller;
+mod layers;
 mod registry;
 
 use std::sync::Arc;
@@ -26,7 +27,11 @@ pub(crate) fn controller(node: Arc<Node>) -> Router {
 /// Port 8002.
 pub(crate) fn registry(node: Arc<Node>) -> Router {
     // The shard has bounded the body already; axum's own bound of 2 MB would refuse larger zips.
-    registry::router().fallback(not_found).layer(DefaultBodyLimit::disable()).with_state(node)
+    registry::router()
+        .merge(layers::router())
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(node)
 }
 
 async fn not_found() -> Response {

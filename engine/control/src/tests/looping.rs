@@ -83,7 +83,7 @@ async fn until<T>(mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn open_when_closed(data: &Path) -> Store {
+pub(super) fn open_when_closed(data: &Path) -> Store {
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         match Store::open(data) {

@@ -52,6 +52,9 @@ pub(crate) struct DeployArguments {
     /// What it may reach: none, egress (the world) or full (the host and its networks, too) [default: the engine's]
     #[arg(long, value_name = "MODE", value_parser = ["none", "egress", "full"])]
     network: Option<String>,
+    /// Layer below /opt, as NAME:VERSION; may be repeated, and the later wins
+    #[arg(long = "layer", value_name = "NAME:VERSION")]
+    layers: Vec<String>,
     /// Environment variable of the function; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
@@ -145,6 +148,9 @@ fn request(arguments: &DeployArguments, guess: &Guess, zip: &[u8]) -> Result<Val
         ("Version", arguments.version.clone().map(Value::from)),
     ];
     body.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    if !arguments.layers.is_empty() {
+        body.insert("Layers".to_owned(), json!(arguments.layers));
+    }
     if !arguments.env.is_empty() {
         let variables: BTreeMap<_, _> = arguments.env.iter().cloned().collect();
         body.insert("Environment".to_owned(), json!({ "Variables": variables }));
@@ -210,6 +216,7 @@ mod tests {
             max_instances: None,
             min_instances: None,
             network: None,
+            layers: vec![],
             env: vec![],
             description: None,
             version: None,

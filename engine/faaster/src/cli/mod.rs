@@ -8,6 +8,7 @@ mod deploy;
 mod doctor;
 mod error;
 mod invoke;
+mod layer;
 mod logs;
 mod output;
 mod package;
@@ -58,6 +59,8 @@ enum Command {
     Resource(TargetOnly),
     /// Show what a function printed
     Logs(logs::LogsArguments),
+    /// Publish, list and remove layers: packages that functions share
+    Layer(layer::LayerArguments),
     /// Remove a function
     Rm(show::RemoveArguments),
     /// Import, list and remove root file systems for containers
@@ -116,6 +119,7 @@ pub(crate) fn run() -> Outcome {
         Command::Instances(arguments) => show::instances(arguments.target, format),
         Command::Resource(arguments) => show::resource(arguments.target, format),
         Command::Logs(arguments) => logs::run(arguments, format),
+        Command::Layer(arguments) => layer::run(arguments, format),
         Command::Rm(arguments) => show::remove(arguments, format),
         Command::Rootfs(arguments) => rootfs::run(arguments, format),
         Command::Runtimes(arguments) => show::runtimes(arguments.target, format),
@@ -181,6 +185,9 @@ mod tests {
             "faaster invoke x -d {} --tail",
             "faaster logs x -f",
             "faaster rm x",
+            "faaster layer publish base . --description d",
+            "faaster layer rm base:1 --json",
+            "faaster deploy . --layer base:1 --layer more:2",
             "faaster functions --registry http://127.0.0.1:1",
             "faaster completions bash",
             "faaster rootfs import slim image.tar --data /d --json",

@@ -94,6 +94,10 @@ pub(crate) struct Config {
     pub log_level: LogLevel,
     /// `None`: nobody wants funclets to end at named places.
     pub fault_points: Option<PathBuf>,
+    /// 0: what functions print is not kept on disk.
+    pub log_disk_bytes: u64,
+    pub log_disk_per_function_bytes: u64,
+    pub code_disk_bytes: u64,
     /// Cores that shards and instances may use.
     pub cores: Vec<u16>,
 }
@@ -280,6 +284,17 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         fault_points: r.one("fault_points", fault_points, |path| {
             path.as_ref().map_or("none".to_owned(), |path| path.display().to_string())
         }),
+        log_disk_bytes: r.one("log_disk", |text| disk(text, 0), |bytes| value::show_size(*bytes)),
+        log_disk_per_function_bytes: r.one(
+            "log_disk_per_function",
+            |text| disk(text, limits::LOG_DISK_PER_FUNCTION_BYTES_MIN),
+            |bytes| value::show_size(*bytes),
+        ),
+        code_disk_bytes: r.one(
+            "code_disk",
+            |text| disk(text, limits::UNZIPPED_BYTES_MAX),
+            |bytes| value::show_size(*bytes),
+        ),
         cores: machine.cores.clone(),
     };
     relations(&mut r, &config);
@@ -361,6 +376,17 @@ fn memory(text: &str, machine: &Machine) -> Result<u64, String> {
     } else {
         Ok(bytes)
     }
+}
+
+fn disk(text: &str, least: u64) -> Result<u64, String> {
+    if text.ends_with('%') {
+        return Err("must be a size such as 512MiB or 2GiB".to_owned());
+    }
+    let bytes = value::size(text, 0)?;
+    if bytes < least {
+        return Err(format!("must be at least {}", value::show_size(least)));
+    }
+    Ok(bytes)
 }
 
 fn runtime_folders(values: &[String]) -> Result<Vec<PathBuf>, String> {

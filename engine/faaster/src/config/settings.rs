@@ -189,6 +189,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         One,
         "For tests: files in this folder of root's end funclets at named places",
     ),
+    row("log_disk", "SIZE", "1GiB", One, "Logs of functions on disk, the oldest go first; 0: none"),
+    row("log_disk_per_function", "SIZE", "16MiB", One, "Same for one function"),
+    row("code_disk", "SIZE", "20GiB", One, "Code of functions on disk; with more, uploads are refused"),
     row("log_level", "LEVEL", "info", One, "What is said on standard error: error, warn, info or debug"),
 ];
 

@@ -16,6 +16,7 @@ use faaster_limits::DESCRIPTORS_EXPECTED;
 use faaster_shard::api::{HealthRule, InstancePlacement};
 use faaster_shard::mailbox::CommandSender;
 use faaster_shard::{Packet, Port, Prepared, ShardConfig, ShardId, network};
+use faaster_store::log::LogBudget;
 use faaster_store::registry::RegistryError;
 use faaster_sys::seccomp::{Scope, engine_filter};
 use faaster_sys::{affinity, credentials, fdtable};
@@ -144,6 +145,12 @@ fn control_settings(config: &Config) -> ControlConfig {
         default_account: config.default_account.clone(),
         access: if config.simple_auth { Access::Owner } else { Access::Anyone },
         millicpus: u32::try_from(config.cores.len() * 1000).unwrap_or(u32::MAX),
+        log_budget: LogBudget {
+            bytes: config.log_disk_bytes,
+            per_function_bytes: config.log_disk_per_function_bytes,
+        },
+        code_budget_bytes: config.code_disk_bytes,
+        funclets: config.funclets,
         version: env!("CARGO_PKG_VERSION"),
         data: config.data.clone(),
     }

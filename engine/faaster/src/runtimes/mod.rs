@@ -15,7 +15,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use faaster_function::RuntimeSpec;
-use faaster_function::runtime::RuntimeToml;
+use faaster_function::runtime::{RuntimeKind, RuntimeToml};
+use faaster_limits::{
+    POOL_PART_OF_MEMORY, PREPARED_BYTES_BOOTED, PREPARED_BYTES_FORKED, PREPARED_BYTES_PARKED,
+};
 
 use crate::clock::{Deadline, wait_readable};
 use crate::config::Root;
@@ -191,6 +194,18 @@ fn specify(
         env: toml.env,
         folder,
     }
+}
+
+/// Prepared containers of a runtime, as many as it asks for, on a node with so much memory: idle ones are to take little of
+/// it, whatever their number.
+pub(crate) fn affordable_pool(spec: &RuntimeSpec, memory_bytes: u64) -> u32 {
+    let each = match spec.kind {
+        RuntimeKind::Exec => PREPARED_BYTES_PARKED,
+        RuntimeKind::Pooled if spec.fork_server.is_empty() => PREPARED_BYTES_BOOTED,
+        RuntimeKind::Pooled => PREPARED_BYTES_FORKED,
+    };
+    let affordable = memory_bytes / POOL_PART_OF_MEMORY / each;
+    spec.pool.min(u32::try_from(affordable).unwrap_or(u32::MAX).max(1))
 }
 
 /// The same language for functions that want a process of their own: one that was executed and shares its memory, its

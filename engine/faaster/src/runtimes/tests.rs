@@ -56,6 +56,21 @@ fn a_runtime_with_a_fork_server_can_be_had_without() {
 }
 
 #[test]
+fn a_pool_is_what_the_memory_affords() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "sh", &SHELL.replace("pool = 2", "pool = 64"));
+    let mut spec =
+        find(&[folder.path().to_owned()], &BTreeMap::new(), &mut on_host()).unwrap().runtimes.remove(0);
+    let pools = |spec: &RuntimeSpec| [1, 4, 20, 1000].map(|gib| affordable_pool(spec, gib << 30));
+    assert_eq!(pools(&spec), [1, 4, 20, 64]);
+    spec.fork_server = spec.argv.clone();
+    assert_eq!(pools(&spec), [3, 12, 64, 64]);
+    spec.kind = RuntimeKind::Exec;
+    assert_eq!(pools(&spec), [16, 64, 64, 64]);
+    assert_eq!(affordable_pool(&spec, 0), 1);
+}
+
+#[test]
 fn a_missing_interpreter_is_told_and_no_error() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "sh", &SHELL.replace("\"/bin/sh\"", "\"/no/sh\""));

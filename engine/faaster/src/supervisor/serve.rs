@@ -201,7 +201,13 @@ fn find_runtimes(
             found.unusable.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
         return Err(ServeError::NoRuntime(reasons.join("; ")));
     }
-    Ok((found.runtimes, roots.into_held()))
+    let bounded = |mut spec: RuntimeSpec| {
+        if !config.pool.contains_key(&spec.name) {
+            spec.pool = runtimes::affordable_pool(&spec, config.memory_bytes);
+        }
+        spec
+    };
+    Ok((found.runtimes.into_iter().map(bounded).collect(), roots.into_held()))
 }
 
 /// As configured, built in, or beside this program.

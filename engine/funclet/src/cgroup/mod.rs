@@ -151,6 +151,11 @@ pub(crate) trait Backend: fmt::Debug {
     /// # Errors
     /// The step that failed; nothing of the group is left then.
     fn create(&self, name: &str) -> Result<Group, CgroupError>;
+    /// Opens the limit files of a group again.
+    ///
+    /// # Errors
+    /// Which of them cannot be opened.
+    fn open_limits(&self, name: &str) -> Result<LimitFiles, CgroupError>;
     /// Sets limits, up or down.
     ///
     /// # Errors

@@ -84,16 +84,20 @@ impl Hybrid {
             Some(core) => Some(core.top.make(name)?.dir),
             None => None,
         };
-        let limits = LimitFiles {
+        Ok(Group { birth, joins, limits: self.limit_files(&groups)? })
+    }
+
+    /// `groups`: one container's in each hierarchy.
+    fn limit_files(&self, groups: &[Base]) -> Result<LimitFiles, CgroupError> {
+        Ok(LimitFiles {
             memory: groups[self.memory].open_for_write(MEMORY)?,
             // Absent where the kernel does not account swap.
             swap: groups[self.memory].open_for_write(SWAP).ok(),
             cpu: self.cpu.map(|at| groups[at].open_for_write(CPU)).transpose()?,
             idle: self.cpu.and_then(|at| groups[at].open_for_write(CPU_IDLE).ok()),
             pids: groups[self.pids].open_for_write(PIDS)?,
-            memory_bytes: u64::MAX,
-        };
-        Ok(Group { birth, joins, limits })
+            memory_bytes: groups[self.memory].read_number(MEMORY),
+        })
     }
 }
 
@@ -142,6 +146,12 @@ impl Backend for Hybrid {
         self.make_group(name).inspect_err(|_| {
             self.remove(name).ok();
         })
+    }
+
+    fn open_limits(&self, name: &str) -> Result<LimitFiles, CgroupError> {
+        let groups: Vec<Base> =
+            self.hierarchies.iter().map(|h| h.top.below(name)).collect::<Result<_, _>>()?;
+        self.limit_files(&groups)
     }
 
     fn write_limits(&self, files: &mut LimitFiles, limits: &Limits) -> Result<(), CgroupError> {

@@ -71,16 +71,20 @@ impl Unified {
 
     fn make_group(&self, name: &str) -> Result<Group, CgroupError> {
         let group = self.top.make(name)?;
-        let limits = LimitFiles {
-            memory: group.open_for_write(MEMORY)?,
-            swap: group.open_for_write(SWAP).ok(),
-            cpu: group.open_for_write(CPU).ok(),
-            idle: group.open_for_write(CPU_IDLE).ok(),
-            pids: group.open_for_write(PIDS)?,
-            memory_bytes: u64::MAX,
-        };
+        let limits = limit_files(&group)?;
         Ok(Group { birth: Some(group.dir), joins: Vec::new(), limits })
     }
+}
+
+fn limit_files(group: &Base) -> Result<LimitFiles, CgroupError> {
+    Ok(LimitFiles {
+        memory: group.open_for_write(MEMORY)?,
+        swap: group.open_for_write(SWAP).ok(),
+        cpu: group.open_for_write(CPU).ok(),
+        idle: group.open_for_write(CPU_IDLE).ok(),
+        pids: group.open_for_write(PIDS)?,
+        memory_bytes: u64::MAX,
+    })
 }
 
 /// A group that could hold our top group.
@@ -193,6 +197,10 @@ impl Backend for Unified {
         self.make_group(name).inspect_err(|_| {
             self.remove(name).ok();
         })
+    }
+
+    fn open_limits(&self, name: &str) -> Result<LimitFiles, CgroupError> {
+        limit_files(&self.top.below(name)?)
     }
 
     fn write_limits(&self, files: &mut LimitFiles, limits: &Limits) -> Result<(), CgroupError> {

@@ -481,6 +481,7 @@ impl Engine {
             tmp_mb: 512,
             deadline_ns: now_ns() + u64::try_from(patience(Duration::from_secs(20)).as_nanos()).unwrap(),
             network: None,
+            layers: None,
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use faaster_protocol::funclet::{
-    Claim, CodeHash, End, Event, Generation, MESSAGE_BYTES, Placement, Refusal, Request, RuntimeIndex,
+    Claim, CodeHash, End, Event, Generation, MESSAGE_BYTES, Placement, Refusal, Request, RuntimeIndex, Size,
     SlotId, SlotState, Ticket,
 };
 use faaster_sys::fdpass;
@@ -101,12 +101,14 @@ fn foreign_slots_lives_and_instances_are_ignored_and_counted() {
         }
         hostile.send(&Request::Freeze { slot, generation });
         hostile.send(&Request::Thaw { slot, generation });
+        let size = Size { memory_mb: 128, tmp_mb: 64, function_tag: 0 };
+        hostile.send(&Request::Resize { slot, generation, size });
     }
     // Claims that it never made.
     for ticket in [1, instance.slot.0.into(), u64::MAX] {
         hostile.send(&Request::CancelClaim { ticket: Ticket(ticket) });
     }
-    assert_eq!(ignored(&mut hostile) - before, targets.len() as u64 * 5);
+    assert_eq!(ignored(&mut hostile) - before, targets.len() as u64 * 6);
     let (slots, _) = describe(&mut hostile);
     let cold_after = slots.iter().find(|slot| slot.slot == cold.slot).unwrap();
     assert_eq!((cold_after.generation, cold_after.state), (cold.generation, SlotState::Cold));

@@ -63,6 +63,10 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
 pub(crate) fn architecture() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
@@ -73,7 +77,7 @@ fn configuration(layers: &[Vec<u8>]) -> Vec<u8> {
     serde_json::to_vec(&json!({ "os": "linux", "architecture": architecture(), "rootfs": rootfs })).unwrap()
 }
 
-fn packed(parts: &[(String, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn packed(parts: &[(String, Vec<u8>)]) -> Vec<u8> {
     let add = |tar: Tar, (name, data): &(String, Vec<u8>)| tar.entry(b'0', name, "", 0o644, data);
     parts.iter().fold(Tar::default(), add).bytes()
 }
@@ -91,7 +95,7 @@ pub(crate) fn docker_save(layers: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// Parts of an OCI layout with one image; the layers are packed by `pack`.
-pub(crate) fn oci(layers: &[Vec<u8>], pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn oci(layers: &[Vec<u8>], mut pack: impl FnMut(&[u8]) -> Vec<u8>) -> Vec<(String, Vec<u8>)> {
     let blob = |bytes: Vec<u8>| (format!("blobs/sha256/{}", sha(&bytes)), bytes);
     let configuration = configuration(layers);
     let packed: Vec<Vec<u8>> = layers.iter().map(|layer| pack(layer)).collect();

@@ -27,6 +27,8 @@ pub(crate) struct Instance {
     /// Index into the shard's function table.
     pub(crate) function: u32,
     pub(crate) deployed: Arc<Deployed>,
+    /// What the runtime was told when it was loaded, MiB.
+    pub(crate) loaded_mb: u32,
     pub(crate) funclet: u16,
     pub(crate) slot: SlotId,
     pub(crate) generation: Generation,
@@ -121,6 +123,7 @@ impl Instance {
     ) -> Self {
         Self {
             function,
+            loaded_mb: deployed.memory_mb,
             deployed,
             funclet,
             slot,
@@ -166,6 +169,11 @@ impl Instance {
     pub(crate) fn start(&self) -> Start {
         let Self { asked_ns, attach_ns, claimed_ns, ready_ns, .. } = *self;
         Start { asked_ns, attach_ns, claimed_ns, ready_ns }
+    }
+
+    /// Its memory, where its runtime was told another one.
+    pub(crate) fn edited_mb(&self) -> Option<u32> {
+        Some(self.deployed.memory_mb).filter(|memory_mb| *memory_mb != self.loaded_mb)
     }
 
     /// Most memory that its container held so far, as the funclet's gauge tells.

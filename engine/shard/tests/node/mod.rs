@@ -33,6 +33,8 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) header: Header,
+    #[allow(dead_code, reason = "not every test looks at it")]
+    pub(crate) meta: String,
     pub(crate) body: Vec<u8>,
 }
 
@@ -235,8 +237,9 @@ impl Node {
         assert!(instance.input.len() >= total, "whole frames");
         let rest = instance.input.split_off(total);
         let frame = std::mem::replace(&mut instance.input, rest);
-        let body = frame[HEADER_BYTES + header.meta_bytes as usize..].to_vec();
-        Some(Frame { header, body })
+        let (meta, body) = frame[HEADER_BYTES..].split_at(header.meta_bytes as usize);
+        let meta = String::from_utf8(meta.to_vec()).expect("meta objects are text");
+        Some(Frame { header, meta, body: body.to_vec() })
     }
 
     /// The next frame, which must be a call; its id and event.

@@ -168,6 +168,7 @@ pub(crate) fn deployed(name: &str, concurrency: Concurrency, timeout_ms: u64) ->
         function_tag: 1,
         account_tag: 1,
         network_mode: None,
+        layers: None,
     })
 }
 

@@ -92,6 +92,17 @@ impl Funclet {
                         self.refused(sim, ticket, Refusal::Cancelled);
                     }
                 }
+                // Most can be; some keep their limits.
+                Request::Resize { slot, generation, .. } => {
+                    assert_eq!(generation, GENERATION);
+                    if dice.chance(manner.refuses) {
+                        sim.send_record(
+                            self.wire,
+                            &Event::NotResized { slot, generation }.encode(),
+                            Vec::new(),
+                        );
+                    }
+                }
                 Request::Place { generation, .. } => assert_eq!(generation, GENERATION),
                 Request::Freeze { slot, .. } => {
                     later.push((dice.below(manner.slow_ns_max + 1), FuncletDeed::Freeze(slot.0)));

@@ -61,6 +61,7 @@ impl Plan {
             function_tag: self.revision,
             account_tag: 1,
             network_mode: None,
+            layers: None,
         })
     }
 }

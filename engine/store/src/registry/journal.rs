@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver;
 use faaster_limits::JOURNAL_GROUP_MAX;
 use redb::Database;
 
-use super::{Deleted, Done, Job, RegistryError, Upserted, WriteJob, tables};
+use super::{Deleted, Done, Job, RegistryError, Upserted, WriteJob, Written, tables};
 
 pub(super) struct Journal {
     path: PathBuf,
@@ -21,6 +21,7 @@ pub(super) struct Journal {
 enum Tried {
     Upsert(Box<Result<Upserted, RegistryError>>, Done<Upserted>),
     Delete(Result<Deleted, RegistryError>, Done<Deleted>),
+    Other(Written),
 }
 
 impl Tried {
@@ -30,6 +31,7 @@ impl Tried {
             WriteJob::Delete { account, name, version, done } => {
                 Self::Delete(write.delete(&account, &name, version.as_ref()), done)
             }
+            WriteJob::Other(job) => Self::Other(job(Ok(write))),
         }
     }
 
@@ -37,6 +39,7 @@ impl Tried {
         match self {
             Self::Upsert(result, _) => result.as_ref().as_ref().err(),
             Self::Delete(result, _) => result.as_ref().err(),
+            Self::Other(written) => written.error.as_ref(),
         }
     }
 
@@ -44,6 +47,7 @@ impl Tried {
         match self {
             Self::Upsert(result, done) => done(result.and_then(|value| flushed.map(|()| value))),
             Self::Delete(result, done) => done(result.and_then(|value| flushed.map(|()| value))),
+            Self::Other(written) => (written.tell)(flushed),
         }
     }
 }
@@ -122,6 +126,7 @@ impl Journal {
             match job {
                 WriteJob::Upsert(_, done) => done(Err(error.clone())),
                 WriteJob::Delete { done, .. } => done(Err(error.clone())),
+                WriteJob::Other(job) => (job(Err(error.clone())).tell)(Err(error.clone())),
             }
         }
     }

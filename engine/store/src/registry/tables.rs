@@ -12,13 +12,14 @@ use redb::{
     TableDefinition, WriteTransaction,
 };
 
+use super::layers::LAYERS;
 use super::{Deleted, Page, RegistryError, Upsert, Upserted};
 
 /// `<hashed account>:<name>:<version>` to the record's JSON.
 const FUNCTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("functions");
 /// SHA-256 to the number of versions that name it.
 const CODE_USES: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("code_uses");
-const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+pub(super) const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const TEXTS: TableDefinition<'_, &str, &str> = TableDefinition::new("texts");
 
 const FORMAT: &str = "format";
@@ -56,6 +57,7 @@ pub(super) fn open(path: &Path) -> Result<Database, RegistryError> {
         }
         write.open_table(FUNCTIONS).map_err(|error| step(error.into()))?;
         write.open_table(CODE_USES).map_err(|error| step(error.into()))?;
+        write.open_table(LAYERS).map_err(|error| step(error.into()))?;
     }
     write.commit().map_err(|error| step(error.into()))?;
     Ok(database)
@@ -139,7 +141,7 @@ pub(super) fn code_uses(database: &Database, code: &CodeHash) -> Result<u64, Reg
     })
 }
 
-fn read<T>(
+pub(super) fn read<T>(
     database: &Database,
     action: impl FnOnce(&redb::ReadTransaction) -> Result<T, Error>,
 ) -> Result<T, RegistryError> {
@@ -172,7 +174,7 @@ fn decode(key: &str, bytes: &[u8]) -> Result<FunctionRecord, RegistryError> {
 }
 
 /// A transaction under way. Dropped without [`Self::commit`] it leaves no trace.
-pub(super) struct Write(WriteTransaction);
+pub(super) struct Write(pub(super) WriteTransaction);
 
 impl Write {
     pub(super) fn begin(database: &Database) -> Result<Self, RegistryError> {
@@ -211,10 +213,11 @@ impl Write {
         };
         let bytes = serde_json::to_vec(&record).expect("strings and numbers always serialise");
         functions.insert(&*key, &*bytes).map_err(|error| step(error.into()))?;
-        self.count(&record.code.sha256, 1).map_err(step)?;
-        let old = before.map(|record| record.code.sha256);
-        let left = old.map(|code| self.count(&code, -1)).transpose().map_err(step)?;
-        let unused = old.filter(|_| left == Some(0));
+        for package in record.packages() {
+            self.count(&package, 1).map_err(step)?;
+        }
+        let old = before.map(|record| record.packages()).unwrap_or_default();
+        let unused = self.no_longer_used(old).map_err(step)?;
         Ok(Upserted { record, unused })
     }
 
@@ -243,24 +246,29 @@ impl Write {
         let mut deleted = Deleted::default();
         for (key, record) in doomed {
             functions.remove(&*key).map_err(|error| step(error.into()))?;
-            let code = record.code.sha256;
-            if self.count(&code, -1).map_err(step)? == 0 {
-                deleted.unused.push(code);
-            }
+            deleted.unused.extend(self.no_longer_used(record.packages()).map_err(step)?);
             deleted.records.push(record);
         }
         Ok(deleted)
     }
 
     fn next_revision(&self) -> Result<u64, Error> {
-        let mut numbers = self.0.open_table(NUMBERS)?;
-        let next = numbers.get(REVISION)?.map(|value| value.value()).unwrap_or_default() + 1;
-        numbers.insert(REVISION, next)?;
-        Ok(next)
+        self.next_number(REVISION)
+    }
+
+    /// Counts one use less of each package; those that nothing names any more.
+    fn no_longer_used(&self, packages: Vec<CodeHash>) -> Result<Vec<CodeHash>, Error> {
+        let mut unused = Vec::new();
+        for package in packages {
+            if self.count(&package, -1)? == 0 {
+                unused.push(package);
+            }
+        }
+        Ok(unused)
     }
 
     /// Adds to the uses of a package and says how many there are then.
-    fn count(&self, code: &CodeHash, change: i64) -> Result<u64, Error> {
+    pub(super) fn count(&self, code: &CodeHash, change: i64) -> Result<u64, Error> {
         let mut uses = self.0.open_table(CODE_USES)?;
         let before = uses.get(&code.0)?.map(|count| count.value()).unwrap_or_default();
         let after = before.saturating_add_signed(change);

@@ -21,6 +21,13 @@ pub struct Plan<'z> {
     pub links: Vec<(String, String)>,
 }
 
+impl Plan<'_> {
+    /// Of all files, unpacked; what an entry claims is what unpacking keeps it to.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.entry.bytes).sum()
+    }
+}
+
 /// A regular file.
 #[derive(Debug)]
 pub struct PlannedFile<'z> {

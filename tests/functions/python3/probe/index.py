@@ -136,7 +136,7 @@ def init():
 
 def filled():
     """Folders that belong to the host and have something in them here."""
-    places = ("/root", "/home", "/boot", "/mnt", "/media", "/srv", "/work", "/run", "/opt", "/var/lib", "/var/log", "/etc/ssh", "/sys")
+    places = ("/root", "/home", "/boot", "/mnt", "/media", "/srv", "/work", "/run", "/opt/bin", "/opt/lib", "/var/lib", "/var/log", "/etc/ssh", "/sys")
     return [place for place in places if os.path.isdir(place) and os.access(place, os.R_OK) and os.listdir(place)]
 
 
@@ -175,6 +175,7 @@ def handler(event, context):
         "dev": sorted(os.listdir("/dev")),
         "root": sorted(os.listdir("/")),
         "filled": filled(),
+        "opt": sorted(os.listdir("/opt")),
         "init": init(),
         "tmp": sorted(os.listdir("/tmp")),
         "tmp_bytes": os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize,
