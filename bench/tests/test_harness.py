@@ -238,6 +238,7 @@ class Verdicts(unittest.TestCase):
     def test_cold_and_idle(self):
         series = {one.key: {"calls_ms": [[2.0]], "phases_ms": {}} for one in cold.SERIES}
         series["apart"] = {"calls_ms": [[1.0, 7.0], [6.5]], "phases_ms": {"claim": 0.5}}
+        series[cold.JUDGED] = {"calls_ms": [[1.0, 7.0], [6.5]], "phases_ms": {}}
         series["at_once"] = {"calls_ms": [[9.0, 8.0]], "phases_ms": {"load": 0.25}}
         result = {"runtimes": {"python3": {"series": series, "warm_ms": 0.1}}, "invalid": None}
         lines = report.verdicts(cases.Cold(), result)

@@ -215,6 +215,8 @@ impl Worker {
         loop {
             if now_ns >= self.chore_at_ns {
                 self.chores(now_ns);
+                // What they took is lateness of what is sent now.
+                now_ns = self.ring.now_ns();
             }
             if now_ns >= begin_ns {
                 now_ns = self.dispatch(now_ns);
