@@ -1,4 +1,5 @@
-"""The python3 runtime's entry: boots, primes itself, says hello, loads one function and serves it.
+"""The python3 runtime's entry: boots, primes itself, says hello, loads one function and serves it. With the argument
+`fork-server` it boots and primes once, and its children do the rest.
 
 The life of a runtime is docs/protocol.md, section 4. Everything else is in the package faaster_runtime:
 its name cannot be taken by a user's module, and only this file is known to argv.
@@ -12,6 +13,9 @@ CORE_MODULES = frozenset(sys.modules)
 RUNTIME_DIR = os.environ.pop("FAASTER_RUNTIME_DIR", "/var/runtime")
 TASK_DIR = os.environ.pop("FAASTER_TASK_DIR", "/var/task")
 CHANNEL_FD = 3
+# Of a fork server.
+CONTROL_FD = 5
+FILTERS_FD = 6
 
 
 def main():
@@ -20,9 +24,24 @@ def main():
     prime.run(RUNTIME_DIR)
     from faaster_runtime import serve
 
+    if sys.argv[1:] == ["fork-server"]:
+        become_child(prime)
+
     # The runtime's own folder must not be searched for the user's imports.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != os.path.abspath(RUNTIME_DIR)]
     serve.run(CHANNEL_FD, TASK_DIR, CORE_MODULES)
+
+
+def become_child(prime):
+    """Serves forks; comes back in a child that looks as if it had been executed."""
+    from faaster_runtime import fork_server
+
+    del sys.argv[1:]
+    number, hurry = fork_server.serve(CONTROL_FD, FILTERS_FD)
+    if not hurry:
+        # Once more, for the memory that it touches is not shared any longer, and is better touched before a claim.
+        prime.again(RUNTIME_DIR)
+    fork_server.tell_number(number)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ module Faaster
   HEADER = "a4S<S<Q<Q<L<L<L<" # magic, type, flags, invocation, deadline, meta length, body length, credit
   FRAME = "a4S<S<Q<x8L<L<x32"
   MORE = 1
-  HELLO, LOAD, READY, INVOKE, REQUEST_PART, RESPONSE, WINDOW, CANCEL, ERROR, _LOG, SHUTDOWN = (1..11).to_a
+  HELLO, LOAD, READY, INVOKE, REQUEST_PART, RESPONSE, WINDOW, CANCEL, ERROR, _LOG, SHUTDOWN, PING, PONG = (1..13).to_a
   # Bounds of the protocol (docs/protocol.md sections 2 and 5).
   META_BYTES_MAX = 65_536
   EVENT_FRAME_BYTES_MAX = 262_144
@@ -71,8 +71,10 @@ module Faaster
         end
       end
       raise Closed if frame.type == SHUTDOWN
+      return frame if frame.type != PING
 
-      frame
+      write(PONG, 0)
+      read
     end
 
     private
@@ -326,7 +328,7 @@ module Faaster
     channel.write(HELLO, 0, meta: JSON.generate({ protocol: 1, runtime: "ruby#{RUBY_VERSION}", features: [] }))
     server = Server.new(channel)
     load_or_say_why(server, channel)
-    channel.write(READY, 0)
+    channel.write(READY, 0, meta: JSON.generate({ features: ["ping"] }))
     server.serve
   rescue Closed
     exit!(0)

@@ -214,6 +214,7 @@ class Instance:
         if frame.kind == wire.ERROR and frame.invocation == 0:
             raise AssertionError(f"load failed: {frame.body.decode()}")
         assert frame.kind == wire.READY, f"expected ready, got {frame}"
+        self.ready = frame.meta
 
     def wait_load_error(self):
         """The error object of a function that cannot be loaded; the process must end by itself after it."""

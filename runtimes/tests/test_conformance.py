@@ -402,6 +402,37 @@ class Conformance:
             self.assertEqual(answer.stderr, f"err t{n}\n")
         self.assertEqual(instance.read_log("stdout") + instance.read_log("stderr"), "")
 
+    # --- health -----------------------------------------------------------------------------------------
+
+    def pinged(self, case, **options):
+        """A started instance of a runtime that promises to answer pings; one that does not, skips the test."""
+        instance = self.instance(case, **options)
+        if "ping" not in instance.ready.get("features", []):
+            self.skipTest(f"{self.name} does not promise to answer pings")
+        return instance
+
+    def assert_pong(self, instance):
+        frame = instance.next_frame()
+        self.assertEqual((frame.kind, frame.flags, frame.invocation, frame.body), (wire.PONG, 0, 0, b""))
+
+    def test_each_ping_has_an_answer_between_calls_too(self):
+        for mode in self.modes():
+            with self.subTest(concurrency=mode):
+                instance = self.pinged("hello", concurrency=mode)
+                for pings in (1, 3):
+                    instance.send(wire.pack(wire.PING) * pings)
+                    for _ in range(pings):
+                        self.assert_pong(instance)
+                    self.assertTrue(instance.call({}).text)
+
+    def test_a_ping_is_answered_before_a_handler_that_stands_behind_it_has_run(self):
+        for mode in self.modes():
+            with self.subTest(concurrency=mode):
+                # It blocks its thread for longer than a frame is waited for.
+                instance = self.pinged("block", concurrency=mode)
+                instance.send(wire.pack(wire.PING) + wire.pack_invoke(1, b'{"seconds":600}'))
+                self.assert_pong(instance)
+
     # --- the end ----------------------------------------------------------------------------------------
 
     def test_shutdown_and_end_of_file(self):

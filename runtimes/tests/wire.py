@@ -4,9 +4,9 @@ import struct
 from dataclasses import dataclass
 
 MAGIC = b"FAS\x01"
-HELLO, LOAD, READY, INVOKE, REQUEST_PART, RESPONSE, WINDOW, CANCEL, ERROR, LOG, SHUTDOWN = range(1, 12)
-NAMES = {1: "hello", 2: "load", 3: "ready", 6: "response", 9: "error", 10: "log"}
-FROM_RUNTIME = (HELLO, READY, RESPONSE, ERROR, LOG)
+HELLO, LOAD, READY, INVOKE, REQUEST_PART, RESPONSE, WINDOW, CANCEL, ERROR, LOG, SHUTDOWN, PING, PONG = range(1, 14)
+NAMES = {1: "hello", 2: "load", 3: "ready", 6: "response", 9: "error", 10: "log", 13: "pong"}
+FROM_RUNTIME = (HELLO, READY, RESPONSE, ERROR, LOG, PONG)
 MORE, STDERR = 1, 2
 HEADER = struct.Struct("<4sHHQQIII28s")
 META_BYTES_MAX = 65_536

@@ -77,7 +77,11 @@ class Node:
         self.arguments = [
             "serve", "--json", "--listen=127.0.0.1:0", "--registry-listen=127.0.0.1:0",
             f"--data={self.data}", f"--run={self.run}", f"--grace={grace}",
-            f"--pool={POOLS}", f"--boot-timeout={patience(10)}s", *arguments,
+            f"--pool={POOLS}", f"--boot-timeout={patience(10)}s",
+            # Tests compare the state at rest before and after; those of pools that grow say so.
+            "--pool-max=0",
+            # On a machine that is emulated the default would end runtimes that are only slow.
+            f"--health-timeout={patience(5)}s", *arguments,
         ]
         self.env = env or {}
         # Words before the program: what starts it by exec.

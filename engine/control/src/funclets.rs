@@ -8,8 +8,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use faaster_limits::{CONTROL_REPORT_TIMEOUT, SLOTS_MAX};
-use faaster_protocol::funclet::{Event, Generation, MESSAGE_BYTES, NodeInfo, Request, SlotId, SlotInfo};
+use faaster_limits::{CONTROL_REPORT_TIMEOUT, RUNTIMES_MAX, SLOTS_MAX};
+use faaster_protocol::funclet::{
+    Event, Generation, MESSAGE_BYTES, NodeInfo, PoolInfo, Request, SlotId, SlotInfo,
+};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -18,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Description {
     pub(crate) slots: Vec<SlotInfo>,
+    pub(crate) pools: Vec<PoolInfo>,
     pub(crate) node: NodeInfo,
 }
 
@@ -136,6 +139,7 @@ async fn describe(channel: &UnixStream) -> io::Result<Description> {
     loop {
         match read(channel).await? {
             Event::Slot(slot) if description.slots.len() < SLOTS_MAX => description.slots.push(slot),
+            Event::Pool(pool) if description.pools.len() < RUNTIMES_MAX => description.pools.push(pool),
             Event::Node(node) => {
                 description.node = node;
                 return Ok(description);

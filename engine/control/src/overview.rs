@@ -384,6 +384,7 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
             "cold_starts_total": c.cold_starts_total,
             "instances_lost_total": c.instances_lost_total,
             "instances_frozen_total": c.instances_frozen_total,
+            "instances_unresponsive_total": c.instances_unresponsive_total,
             "mailbox_full_total": c.mailbox_full_total,
             "log_bytes_dropped_total": c.log_bytes_dropped_total,
             "buffers_exhausted_total": c.buffers_exhausted_total,
@@ -394,7 +395,22 @@ pub(crate) fn shard(report: &ShardReport) -> serde_json::Value {
 }
 
 /// A funclet in `/v1/node`.
-pub(crate) fn funclet(index: u16, node: &NodeInfo) -> serde_json::Value {
+pub(crate) fn funclet(index: u16, description: &Description, runtimes: &[RuntimeSpec]) -> serde_json::Value {
+    let node = &description.node;
+    let pools: Vec<_> = description
+        .pools
+        .iter()
+        .filter_map(|pool| {
+            let spec = runtimes.get(usize::from(pool.runtime.0))?;
+            Some(serde_json::json!({
+                "Runtime": spec.name,
+                "Floor": pool.floor,
+                "Target": pool.target,
+                "Cold": pool.cold,
+                "Creating": pool.creating,
+            }))
+        })
+        .collect();
     serde_json::json!({
         "Funclet": index,
         "MemoryCapacityBytes": node.memory_capacity_bytes,
@@ -408,6 +424,7 @@ pub(crate) fn funclet(index: u16, node: &NodeInfo) -> serde_json::Value {
         "ClaimsTotal": node.claims_total,
         "ClaimsRefusedTotal": node.claims_refused_total,
         "RequestsIgnoredTotal": node.requests_ignored_total,
+        "Pools": pools,
     })
 }
 

@@ -12,8 +12,8 @@ use base64::Engine as _;
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{AccountId, CallsAtOnce, Deployed, RuntimeSpec};
 use faaster_protocol::funclet::{
-    Event, Generation, MESSAGE_BYTES, NetworkMode, NodeInfo, Request, RuntimeIndex, SlotId, SlotInfo,
-    SlotState,
+    Event, Generation, MESSAGE_BYTES, NetworkMode, NodeInfo, PoolInfo, Request, RuntimeIndex, SlotId,
+    SlotInfo, SlotState,
 };
 use faaster_shard::api::{Counters, InstanceReport, Phases, ShardReport};
 use faaster_shard::{Command, ShardId};
@@ -94,6 +94,8 @@ fn spec(name: &str, names: &[&str], default_code: Option<PathBuf>) -> RuntimeSpe
         version: "1.2".into(),
         folder: format!("/runtimes/{name}").into(),
         argv: vec![format!("/usr/bin/{name}"), "/var/runtime/bootstrap".into()],
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: "index.handler".into(),

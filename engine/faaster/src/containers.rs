@@ -77,6 +77,8 @@ fn settings(start: &Start, index: u16) -> FuncletConfig {
         shard_cores: (0..shards).map(|shard| config.core_of(shard)).collect(),
         all_cores: config.cores.clone(),
         pool: None,
+        pool_max: config.pool_max,
+        pool_fall_after: config.pool_fall_after,
         network: start.network.clone(),
     }
 }

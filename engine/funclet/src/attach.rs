@@ -176,6 +176,7 @@ impl Funclet {
             InitStep::Drop => "privileges cannot be dropped",
             InitStep::Exec => "the interpreter cannot be executed",
             InitStep::Wait => "it cannot wait for the runtime",
+            InitStep::Adopt => "no child of the fork server came",
         }
     }
 }

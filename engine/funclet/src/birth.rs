@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeKind;
-use faaster_init::{ASSEMBLED, KIND_EXEC, KIND_POOLED, MIGRATED, fd};
+use faaster_init::{ASSEMBLED, KIND_EXEC, KIND_FORKED, KIND_POOLED, MIGRATED, fd};
 use faaster_limits::{BOOT_MEMORY_BYTES, BOOT_PIDS, MEMORY_MB_MIN, TMP_BYTES_DEFAULT, TMP_INODES_MAX};
 use faaster_sys::child::Step;
 use faaster_sys::clone3::{Birth, Child, Namespaces};
@@ -22,23 +22,24 @@ use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use crate::cgroup::{Backend, CgroupError, CpuShare, LimitFiles, Limits};
+use crate::cgroup::{Backend, CgroupError, CpuShare, Group, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
+use crate::forks::birth::Between;
 use crate::rootfs::proc::{ProcMask, ProcMount};
 use crate::rootfs::{NEW, Rootfs};
 
 /// Of a container that is being made, while it holds locks that claims need too, or while a claim waits for it.
 pub(crate) const BOOT_SHARE: CpuShare = CpuShare::OfMemoryMb(MEMORY_MB_MIN);
 /// Name of the machine that a function sees.
-const HOSTNAME: &[u8] = b"function";
+pub(crate) const HOSTNAME: &[u8] = b"function";
 /// The kernel's choice when the whole machine is out of memory: functions before the engine.
-const OOM_SCORE: &[u8] = b"500";
+pub(crate) const OOM_SCORE: &[u8] = b"500";
 /// What every runtime's environment begins with.
 const BASE_ENVIRONMENT: [(&str, &str); 4] =
     [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8"), ("HOME", "/tmp"), ("TMPDIR", "/tmp")];
 
 /// Paths in the new root, before it is the root.
-const NEW_RUNTIME: &std::ffi::CStr = c"/new/var/runtime";
+pub(crate) const NEW_RUNTIME: &std::ffi::CStr = c"/new/var/runtime";
 const NEW_TMP: &std::ffi::CStr = c"/new/tmp";
 const NEW_PROC: &std::ffi::CStr = c"/new/proc";
 
@@ -53,6 +54,8 @@ pub enum BirthError {
     Clone(#[source] Errno),
     #[error("cannot write the {what} of a container's user namespace")]
     IdMap { what: &'static str, source: Errno },
+    #[error("{step} failed for a container's process")]
+    Between { step: &'static str, source: Errno },
     #[error("cannot mount a container's /proc")]
     Proc(#[source] Errno),
     #[error(transparent)]
@@ -64,7 +67,9 @@ impl BirthError {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Cgroup(error) => error.errno(),
-            Self::Descriptor { source, .. } | Self::IdMap { source, .. } => Some(*source),
+            Self::Descriptor { source, .. } | Self::IdMap { source, .. } | Self::Between { source, .. } => {
+                Some(*source)
+            }
             Self::Clone(source) | Self::Proc(source) => Some(*source),
             Self::Filters(_) => None,
         }
@@ -74,13 +79,15 @@ impl BirthError {
 /// What all births share.
 #[derive(Debug)]
 pub(crate) struct Nursery {
-    null: OwnedFd,
+    pub(crate) null: OwnedFd,
     init: OwnedFd,
-    filters: OwnedFd,
-    own_pidfd: PidFd,
+    pub(crate) filters: OwnedFd,
+    pub(crate) own_pidfd: PidFd,
     /// procfs of the pid namespace that we are in.
-    proc: OwnedFd,
+    pub(crate) proc: OwnedFd,
     runtimes: Vec<Prepared>,
+    /// Of containers whose runtime comes from a fork server.
+    adopter: Prepared,
 }
 
 /// Command line and environment of a runtime's init.
@@ -106,6 +113,31 @@ pub(crate) struct Born {
     pub limits: LimitFiles,
     /// What it goes through before its init, by position.
     pub steps: Vec<&'static str>,
+    /// For [`Entrance::ForkServer`].
+    pub passage: Option<Box<Passage>>,
+}
+
+/// What a fork server's child needs to become a container's runtime.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    /// The runtime's end of the frame channel.
+    pub channel: OwnedFd,
+    /// Write end of its output.
+    pub log: OwnedFd,
+    /// Where it tells init its number.
+    pub number: OwnedFd,
+    /// `cgroup.procs` of each of its groups.
+    pub joins: Vec<OwnedFd>,
+}
+
+/// How the runtime comes into a container.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entrance<'a> {
+    /// Its init starts it.
+    Init,
+    /// It is a fork server's child. The container's user namespace lies below the server's, `within`, and has the ids
+    /// from `first_uid` on as that one counts them.
+    ForkServer { within: BorrowedFd<'a>, first_uid: u32 },
 }
 
 /// What to make.
@@ -115,6 +147,7 @@ pub(crate) struct Order<'a> {
     pub group: &'a str,
     /// First of its user ids.
     pub uid: u32,
+    pub entrance: Entrance<'a>,
 }
 
 impl Nursery {
@@ -134,7 +167,11 @@ impl Nursery {
             PidFd::of_self().map_err(|source| BirthError::Descriptor { what: "our own pidfd", source })?;
         let filters = filters_file()?;
         let runtimes = runtimes.iter().map(Prepared::new).collect();
-        Ok(Self { null, init, filters, own_pidfd, proc, runtimes })
+        let adopter = Prepared {
+            arguments: c_strings(["faaster-init", KIND_FORKED].map(str::to_owned)),
+            environment: c_strings([]),
+        };
+        Ok(Self { null, init, filters, own_pidfd, proc, runtimes, adopter })
     }
 
     /// Makes a container and lets it go; it boots on its own from here.
@@ -147,24 +184,39 @@ impl Nursery {
         cgroups: &dyn Backend,
         rootfs: &Rootfs,
     ) -> Result<Born, BirthError> {
-        let mut group = cgroups.create(order.group)?;
         let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
-        cgroups.write_limits(&mut group.limits, &boot)?;
+        let Group { birth, joins, mut limits } = cgroups.create(order.group)?;
+        cgroups.write_limits(&mut limits, &boot)?;
+        let group = Joined { birth, joins };
         let ends = Ends::make(order.uid)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
             .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
-        let (child, steps) =
-            self.start(order, &group.joins, group.birth.as_ref(), rootfs, &ends, &tmp.mount)?;
-        if let Err(error) = self.let_go(&child, order.uid, rootfs.proc_mount, &ends.go) {
+        let adoption = match order.entrance {
+            Entrance::Init => None,
+            Entrance::ForkServer { .. } => Some(
+                rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
+                    .map_err(|source| BirthError::Descriptor { what: "a pipe for a number", source })?,
+            ),
+        };
+        let adopted = adoption.as_ref().map(|(read, _)| read);
+        let (child, steps) = self.start(order, &group, rootfs, &ends, &tmp.mount, adopted)?;
+        if let Err(error) = self.let_go(&child, order, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
             child.pidfd.reap().ok();
             return Err(error);
         }
         let Child { pid, pidfd } = child;
-        let Ends { status, channel, log, .. } = ends;
-        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits: group.limits, steps })
+        let Ends { status, channel, log, runtime_channel, log_write, .. } = ends;
+        let passage = match adoption {
+            None => None,
+            Some((_, number)) => {
+                let joins = group.into_joins()?;
+                Some(Box::new(Passage { channel: runtime_channel, log: log_write, number, joins }))
+            }
+        };
+        Ok(Born { pid, pidfd, status, channel, log, tmp: tmp.context, limits, steps, passage })
     }
 
     /// The network namespace of a container that is ours and not reaped.
@@ -191,30 +243,41 @@ impl Nursery {
     fn start(
         &self,
         order: Order<'_>,
-        joins: &[OwnedFd],
-        birth: Option<&OwnedFd>,
+        group: &Joined,
         rootfs: &Rootfs,
         ends: &Ends,
         tmp: &OwnedFd,
+        adopted: Option<&OwnedFd>,
     ) -> Result<(Child, Vec<&'static str>), BirthError> {
-        let prepared = &self.runtimes[order.runtime];
         let parent = self.own_pidfd.as_fd();
-        let placements: [(BorrowedFd<'_>, RawFd); 8] = [
-            (self.null.as_fd(), 0),
-            (ends.log_write.as_fd(), 1),
-            (ends.log_write.as_fd(), 2),
-            (ends.runtime_channel.as_fd(), fd::CHANNEL),
-            (parent, fd::PARENT),
-            (ends.status_write.as_fd(), fd::STATUS),
-            (self.filters.as_fd(), fd::FILTERS),
-            (self.init.as_fd(), fd::PROGRAM),
-        ];
+        let common =
+            [(parent, fd::PARENT), (ends.status_write.as_fd(), fd::STATUS), (self.init.as_fd(), fd::PROGRAM)];
+        let null = self.null.as_fd();
+        let mut placements: Vec<(BorrowedFd<'_>, RawFd)> = vec![(null, 0)];
+        match adopted {
+            None => placements.extend([
+                (ends.log_write.as_fd(), 1),
+                (ends.log_write.as_fd(), 2),
+                (ends.runtime_channel.as_fd(), fd::CHANNEL),
+                (self.filters.as_fd(), fd::FILTERS),
+            ]),
+            Some(adopted) => placements.extend([(null, 1), (null, 2), (adopted.as_fd(), fd::ADOPTION)]),
+        }
+        placements.extend(common);
+        let prepared = match adopted {
+            None => &self.runtimes[order.runtime],
+            Some(_) => &self.adopter,
+        };
         let proc = match rootfs.proc_mount {
             ProcMount::Inside => Step::MountProc { to: NEW_PROC },
             ProcMount::ByHelper => Step::AttachReceived { to: NEW_PROC },
         };
-        let mut steps = vec![Step::DieWithParent(parent), Step::OomScore(OOM_SCORE)];
-        steps.extend(joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
+        let mut steps = vec![Step::DieWithParent(parent)];
+        if matches!(order.entrance, Entrance::Init) {
+            // Else it was born with the score: from below the host's user namespace it cannot be set.
+            steps.push(Step::OomScore(OOM_SCORE));
+        }
+        steps.extend(group.joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
         steps.extend([
             Step::Report(MIGRATED),
             Step::AwaitGo(ends.awaited.as_fd()),
@@ -241,24 +304,30 @@ impl Nursery {
                 environment: &prepared.environment,
             },
         ]);
-        let birth = Birth {
-            namespaces: Namespaces::Own,
-            cgroup: birth.map(|dir| dir.as_fd()),
-            steps: &steps,
-            report: ends.status_write.as_fd(),
+        let cgroup = group.birth.as_ref().map(|dir| dir.as_fd());
+        let report = ends.status_write.as_fd();
+        let child = match order.entrance {
+            Entrance::Init => Birth { namespaces: Namespaces::Own, cgroup, steps: &steps, report }
+                .start()
+                .map_err(BirthError::Clone)?,
+            Entrance::ForkServer { within, first_uid } => {
+                let id_map = format!("0 {first_uid} {UIDS_PER_SLOT}");
+                let between = Between { within, cgroup, joins: &[], id_map: id_map.as_bytes() };
+                self.bear(&between, Namespaces::Own, &steps, report)?
+            }
         };
-        let child = birth.start().map_err(BirthError::Clone)?;
         Ok((child, steps.iter().map(Step::name).collect()))
     }
 
-    fn let_go(&self, child: &Child, uid: u32, proc: ProcMount, go: &OwnedFd) -> Result<(), BirthError> {
-        let map = format!("0 {uid} {UIDS_PER_SLOT}");
-        for what in ["uid_map", "gid_map"] {
-            // The child is ours and not reaped, so its number is not somebody else's.
-            let path = format!("{}/{what}", child.pid.get());
-            rustix::fs::openat(&self.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|file| rustix::io::write(&file, map.as_bytes()))
-                .map_err(|source| BirthError::IdMap { what, source })?;
+    fn let_go(
+        &self,
+        child: &Child,
+        order: Order<'_>,
+        proc: ProcMount,
+        go: &OwnedFd,
+    ) -> Result<(), BirthError> {
+        if matches!(order.entrance, Entrance::Init) {
+            self.write_maps(child, &format!("0 {} {UIDS_PER_SLOT}", order.uid))?;
         }
         match proc {
             ProcMount::Inside => fdpass::send_with_fds(go, b"g", &[])
@@ -266,6 +335,18 @@ impl Nursery {
                 .map_err(|source| BirthError::Descriptor { what: "a go", source }),
             ProcMount::ByHelper => self.send_proc_by_helper(child, go),
         }
+    }
+
+    /// Gives the ids of a map to a user namespace just made.
+    pub(crate) fn write_maps(&self, child: &Child, map: &str) -> Result<(), BirthError> {
+        for what in ["uid_map", "gid_map"] {
+            // The child is ours and not reaped, so its number is not somebody else's.
+            let path = format!("{}/{what}", child.pid.get());
+            rustix::fs::openat(&self.proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                .and_then(|file| rustix::io::write(&file, map.as_bytes()))
+                .map_err(|source| BirthError::IdMap { what, source })?;
+        }
+        Ok(())
     }
 
     /// The helper is born in the container's pid namespace, but in our mount namespace, where /proc may be mounted; it
@@ -300,17 +381,42 @@ impl Prepared {
             RuntimeKind::Pooled => KIND_POOLED,
             RuntimeKind::Exec => KIND_EXEC,
         };
-        let c_string =
-            |text: String| CString::new(text).expect("the configuration's check refuses zero bytes");
         let words = ["faaster-init", kind].into_iter().map(str::to_owned).chain(runtime.argv.iter().cloned());
-        let mut environment: std::collections::BTreeMap<&str, &str> = BASE_ENVIRONMENT.into_iter().collect();
-        environment.extend(runtime.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        Self {
-            arguments: CStringArray::new(words.map(c_string).collect()),
-            environment: CStringArray::new(
-                environment.iter().map(|(name, value)| c_string(format!("{name}={value}"))).collect(),
-            ),
+        Self { arguments: c_strings(words), environment: environment_of(runtime) }
+    }
+}
+
+/// Texts of a configuration, which its check has looked through.
+pub(crate) fn c_strings(texts: impl IntoIterator<Item = String>) -> CStringArray {
+    let c_string = |text: String| CString::new(text).expect("the configuration's check refuses zero bytes");
+    CStringArray::new(texts.into_iter().map(c_string).collect())
+}
+
+/// What a runtime's processes are started with.
+pub(crate) fn environment_of(runtime: &RuntimeSpec) -> CStringArray {
+    let mut environment: std::collections::BTreeMap<&str, &str> = BASE_ENVIRONMENT.into_iter().collect();
+    environment.extend(runtime.env.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    c_strings(environment.iter().map(|(name, value)| format!("{name}={value}")))
+}
+
+/// The groups of a container, and how its processes get into them.
+#[derive(Debug)]
+struct Joined {
+    birth: Option<OwnedFd>,
+    joins: Vec<OwnedFd>,
+}
+
+impl Joined {
+    /// `cgroup.procs` of every group, for a process that is not born in them.
+    fn into_joins(self) -> Result<Vec<OwnedFd>, BirthError> {
+        let mut joins = self.joins;
+        if let Some(dir) = self.birth {
+            let procs =
+                rustix::fs::openat(dir, c"cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                    .map_err(|source| BirthError::Descriptor { what: "cgroup.procs", source })?;
+            joins.push(procs);
         }
+        Ok(joins)
     }
 }
 

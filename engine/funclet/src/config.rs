@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use faaster_function::RuntimeSpec;
-use faaster_limits::{BOOT_TIMEOUT, FUNCLETS_MAX, RUNTIMES_MAX, SLOTS_MAX};
+use faaster_limits::{
+    BOOT_TIMEOUT, FUNCLETS_MAX, POOL_FALL_AFTER, POOL_MAX_DEFAULT, RUNTIMES_MAX, SLOTS_MAX,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::network::NetworkConfig;
@@ -97,6 +99,12 @@ pub struct FuncletConfig {
     /// Prepared containers of each runtime, instead of what the runtimes say.
     #[serde(default)]
     pub pool: Option<u32>,
+    /// What demand may raise a runtime's pool to; a pool that is configured larger stays so.
+    #[serde(default = "pool_max_default")]
+    pub pool_max: u32,
+    /// A quarter of what demand raised a pool by is given up so long after the latest peak.
+    #[serde(default = "pool_fall_after_default")]
+    pub pool_fall_after: Duration,
     /// `None`: containers have their loopback alone.
     #[serde(default)]
     pub network: Option<NetworkConfig>,
@@ -104,6 +112,14 @@ pub struct FuncletConfig {
 
 fn boot_timeout_default() -> Duration {
     BOOT_TIMEOUT
+}
+
+fn pool_max_default() -> u32 {
+    POOL_MAX_DEFAULT
+}
+
+fn pool_fall_after_default() -> Duration {
+    POOL_FALL_AFTER
 }
 
 fn uid_base_default() -> u32 {
@@ -143,11 +159,12 @@ impl FuncletConfig {
             format!("memory_overcommit is {}, must be 0.1 to 1000", self.memory_overcommit),
         );
         require(!self.boot_timeout.is_zero(), "boot_timeout is 0".to_owned());
+        require(!self.pool_fall_after.is_zero(), "pool_fall_after is 0".to_owned());
         require(!self.all_cores.is_empty(), "all_cores is empty".to_owned());
         let known = |core: &u16| usize::from(*core) < CORES_MAX;
         require(self.all_cores.iter().all(known), format!("a core number is not below {CORES_MAX}"));
         require(
-            self.uid_of_slot(self.slots_max).is_some(),
+            self.uid_of_slot(self.slots_max).is_some() && self.uid_of_fork_server(RUNTIMES_MAX).is_some(),
             format!("uid_base {} leaves no room", self.uid_base),
         );
         for (name, path) in
@@ -166,7 +183,13 @@ impl FuncletConfig {
                 runtime.rootfs.as_ref().is_none_or(|path| path.is_absolute()),
                 format!("runtime {}'s root file system is not absolute", runtime.name),
             );
-            let clean = runtime.argv.iter().chain(runtime.env.keys()).chain(runtime.env.values());
+            let server = &runtime.fork_server;
+            require(
+                server.first().is_none_or(|program| program.starts_with('/')),
+                format!("runtime {} has no absolute path for its fork server", runtime.name),
+            );
+            let words = runtime.argv.iter().chain(server);
+            let clean = words.chain(runtime.env.keys()).chain(runtime.env.values());
             require(
                 !clean.into_iter().any(|text| text.contains('\0')),
                 format!("runtime {} has a zero byte", runtime.name),
@@ -179,6 +202,14 @@ impl FuncletConfig {
     pub fn uid_of_slot(&self, slot: u32) -> Option<u32> {
         let before = u32::from(self.index).checked_mul(self.slots_max)?.checked_add(slot)?;
         self.uid_base.checked_add(before.checked_mul(UIDS_PER_SLOT)?)
+    }
+
+    /// The one user id of a runtime's fork server: beyond all containers' of all funclets.
+    pub fn uid_of_fork_server(&self, runtime: usize) -> Option<u32> {
+        let ranges = u32::from(self.count).checked_mul(self.slots_max)?;
+        let server = usize::from(self.index).checked_mul(RUNTIMES_MAX)?.checked_add(runtime)?;
+        let beyond = self.uid_base.checked_add(ranges.checked_mul(UIDS_PER_SLOT)?)?;
+        beyond.checked_add(u32::try_from(server).ok()?)
     }
 
     /// Bytes that may be promised to functions.
@@ -242,6 +273,8 @@ mod tests {
             shard_cores: vec![0],
             all_cores: vec![0, 1],
             pool: None,
+            pool_max: POOL_MAX_DEFAULT,
+            pool_fall_after: POOL_FALL_AFTER,
             network: None,
         }
     }

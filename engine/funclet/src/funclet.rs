@@ -7,19 +7,20 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use faaster_limits::CGROUP_REMOVE_TIMEOUT;
+use faaster_limits::{CGROUP_REMOVE_TIMEOUT, DESCRIPTORS_EXPECTED};
 use faaster_protocol::funclet::{Generation, LinkMessage, MESSAGE_BYTES, SlotId};
 use faaster_sys::credentials::{CredentialsError, die_with_parent};
-use faaster_sys::fdpass;
+use faaster_sys::{fdpass, fdtable};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::aside::Aside;
+use crate::aside::{Alarm, Aside};
 use crate::birth::{BirthError, Nursery};
 use crate::cgroup::{self, Backend, CgroupError, Removal};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
+use crate::forks::ForkServer;
 use crate::ledger::Ledger;
 use crate::link;
 use crate::network::Network;
@@ -52,6 +53,8 @@ pub enum FuncletError {
     Rootfs(#[from] RootfsError),
     #[error("leftovers of an earlier funclet do not go away: {}", .0.join("; "))]
     Leftovers(Vec<String>),
+    #[error("cannot make room for descriptors")]
+    Descriptors(#[source] Errno),
     #[error("cannot wait for events")]
     Poll(#[source] Errno),
     #[error("cannot come back from a container's namespace")]
@@ -72,12 +75,16 @@ pub enum ExitReason {
 pub(crate) enum Timer {
     /// A container should be claimable by now.
     Boot(SlotId, Generation),
+    /// A fork server should be ready by now.
+    ForkServer(usize),
     /// Boots have stood aside for a while.
     Aside,
     /// A waiting claim's deadline.
     Claim(WaitingId),
     /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
     Shortage,
+    /// Demand may have been so long ago that pools fall.
+    Demand,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
     Retry,
 }
@@ -116,6 +123,10 @@ pub(crate) struct Funclet {
     pub(crate) rate: Rate,
     pub(crate) timers: Timers<Timer>,
     pub(crate) pools: Vec<Pool>,
+    /// Whether a timer looks at their demand.
+    pub(crate) demand_alarm: Alarm,
+    /// By runtime.
+    pub(crate) fork_servers: Vec<Option<ForkServer>>,
     pub(crate) aside: Aside,
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
@@ -155,7 +166,8 @@ impl Funclet {
         die_with_parent(&death_pipe)?;
         // Files of the containers' root must be readable whatever the supervisor was started with.
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        raise_file_limit();
+        // Each container takes two, and more before it is claimed.
+        fdtable::reserve(&link, DESCRIPTORS_EXPECTED).map_err(FuncletError::Descriptors)?;
         let nursery = Nursery::open(&config.init_path, &config.runtimes)?;
         // A funclet that was killed and is started again finds its cgroups full of the dead.
         sweep::clear(&config.cgroup_name())?;
@@ -177,6 +189,7 @@ impl Funclet {
         }
         let pools =
             config.runtimes.iter().map(|runtime| Pool::new(config.pool_of(runtime) as usize)).collect();
+        let fork_servers = config.runtimes.iter().map(ForkServer::of).collect();
         Ok(Self {
             poller,
             link,
@@ -192,6 +205,8 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
+            demand_alarm: Alarm::Wanted,
+            fork_servers,
             aside: Aside::new(),
             migrating: None,
             waiting_sequence: 0,
@@ -259,6 +274,7 @@ impl Funclet {
             Token::Status(id, generation) => return self.on_status(id, generation),
             Token::Boot(id, generation) => return self.on_boot(id, generation),
             Token::Network => return self.on_wired(),
+            Token::ForkServer(runtime) => self.on_fork_server(runtime),
         }
         Ok(())
     }
@@ -266,9 +282,11 @@ impl Funclet {
     fn on_timer(&mut self, timer: Timer, now: Nanos) {
         match timer {
             Timer::Boot(id, generation) => self.on_boot_timeout(id, generation),
+            Timer::ForkServer(runtime) => self.on_fork_server_timeout(runtime),
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
+            Timer::Demand => self.on_demand_alarm(now),
             Timer::Retry => {
                 self.removal_due = true;
                 self.give_up_on_old_removals(now);
@@ -289,8 +307,15 @@ impl Funclet {
             self.remove_dead_groups();
             return Ok(());
         }
-        if let Some(runtime) = self.next_birth(Nanos::now()) {
+        let now = Nanos::now();
+        if self.stopping.is_none()
+            && let Some(runtime) = self.fork_server_due(now)
+        {
+            self.start_fork_server(runtime);
+        } else if let Some(runtime) = self.next_birth(now) {
             self.give_birth(runtime);
+        } else if let Some((id, generation)) = self.next_surplus(now) {
+            self.end(id, generation, Ending::Evicted);
         }
         Ok(())
     }
@@ -298,11 +323,19 @@ impl Funclet {
     fn has_work(&self, now: Nanos) -> bool {
         self.memory_returned
             || !self.descriptions.is_empty()
-            || !self.is_migrating(now) && (self.removal_due || self.next_birth(now).is_some())
+            || !self.is_migrating(now)
+                && (self.removal_due
+                    || self.next_birth(now).is_some()
+                    || self.next_surplus(now).is_some()
+                    || self.stopping.is_none() && self.fork_server_due(now).is_some())
     }
 
     fn is_migrating(&self, now: Nanos) -> bool {
         self.migrating.is_some_and(|(_, _, since)| now < since.after(MIGRATION_WAIT))
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_some()
     }
 
     fn next_birth(&self, now: Nanos) -> Option<usize> {
@@ -310,7 +343,8 @@ impl Funclet {
             return None;
         }
         let refill = if now < self.quiet_until { Refill::Low } else { Refill::All };
-        pool::next_to_make(&self.pools, refill, |runtime| self.waiting.count_for_container(runtime), now)
+        let waiting = |runtime| self.waiting.count_for_container(runtime);
+        pool::next_to_make(&self.pools, refill, waiting, self.births_at_once(), now)
     }
 
     fn on_link(&mut self) {
@@ -386,6 +420,7 @@ impl Funclet {
         // Both would go on being readable.
         self.poller.remove(&self.link);
         self.poller.remove(&self.death_pipe);
+        self.end_fork_servers();
         let all: Vec<(SlotId, Generation)> =
             self.slots.all_live().map(|(id, generation, _)| (id, generation)).collect();
         for (id, generation) in all {
@@ -408,6 +443,8 @@ impl Funclet {
         let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
         let mut events = Vec::new();
         loop {
+            // What is left of them keeps the top group busy.
+            self.remove_fork_groups();
             match self.cgroups.remove_top() {
                 Ok(Removal::Gone) => return,
                 Ok(Removal::Busy) if Nanos::now() < until => {
@@ -430,11 +467,4 @@ impl Funclet {
     pub(crate) fn boot_deadline(&self, now: Nanos) -> Nanos {
         now.after(self.config.boot_timeout)
     }
-}
-
-/// As many descriptors as are allowed: each container takes two, and more before it is claimed.
-fn raise_file_limit() {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).ok();
 }

@@ -14,6 +14,8 @@ mod claims;
 mod code;
 pub mod config;
 mod container;
+mod demand;
+mod forks;
 mod funclet;
 mod hello;
 mod ledger;
@@ -28,6 +30,7 @@ mod resize;
 mod rootfs;
 mod serve;
 mod slots;
+mod stock;
 pub mod sweep;
 mod timers;
 

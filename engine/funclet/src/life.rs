@@ -13,6 +13,7 @@ use crate::birth::{BOOT_SHARE, Born, Order};
 use crate::cgroup::{CpuShare, FinalUsage, Removal};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
 use crate::ledger::share_bytes;
@@ -35,7 +36,8 @@ impl Funclet {
         let group = format!("s{}g{}", id.0, generation.0);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
-        let order = Order { runtime, group: &group, uid };
+        self.prepare_entrance(runtime, now);
+        let order = Order { runtime, group: &group, uid, entrance: self.entrance(runtime, id, now) };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
             Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
             Err(error) => {
@@ -57,7 +59,7 @@ impl Funclet {
         born: Born,
         now: Nanos,
     ) {
-        let Born { pid, pidfd, status, channel, log, tmp, limits, steps } = born;
+        let Born { pid, pidfd, status, channel, log, tmp, limits, steps, passage } = born;
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -79,6 +81,7 @@ impl Funclet {
                 limits,
                 hello: HelloReader::default(),
                 steps,
+                passage,
                 stage: Stage::Assembling,
                 inside: None,
             }),
@@ -125,6 +128,7 @@ impl Funclet {
                 }
             }
             Record::Assembled => self.on_assembled(id, generation),
+            Record::Adopting => self.want_fork(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {
@@ -258,6 +262,7 @@ impl Funclet {
         }
         let runtime = container.runtime;
         self.pools[runtime].booted(id, generation);
+        self.on_demand(runtime, Happening::Prepared);
         match self.waiting.pop_for_container(runtime) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
             None if self.pools[runtime].is_overfull() => {
@@ -397,6 +402,7 @@ impl Funclet {
             match self.cgroups.remove(group) {
                 Ok(Removal::Gone) => {
                     self.slots.replace(*id, Slot::Free);
+                    self.set_targets();
                 }
                 Ok(Removal::Busy) => is_busy = true,
                 Err(error) => {

@@ -31,6 +31,8 @@ pub(crate) enum Token {
     Boot(SlotId, Generation),
     /// Containers' links.
     Network,
+    /// The fork server of a runtime.
+    ForkServer(usize),
 }
 
 // A generation is told by its low bits: an event is at most one wait old.
@@ -50,6 +52,7 @@ impl Token {
             Self::Status(id, generation) => slot(4, id, generation),
             Self::Boot(id, generation) => slot(5, id, generation),
             Self::Network => 6 << 56,
+            Self::ForkServer(runtime) => 7 << 56 | runtime as u64,
         }
     }
 }
@@ -75,6 +78,7 @@ impl RawToken {
             4 => slot().map(|(id, generation)| Token::Status(id, generation))?,
             5 => slot().map(|(id, generation)| Token::Boot(id, generation))?,
             6 => Token::Network,
+            7 => Token::ForkServer(low as usize),
             _ => return None,
         })
     }

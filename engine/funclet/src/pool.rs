@@ -5,13 +5,17 @@
 use faaster_protocol::funclet::{Generation, SlotId};
 
 use crate::backoff::Backoff;
+use crate::demand::Demand;
 use crate::timers::Nanos;
 
 /// One runtime's.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    /// How many to keep.
+    /// How many to keep whatever happens.
+    pub floor: usize,
+    /// How many to keep now.
     pub target: usize,
+    pub demand: Demand,
     /// Claimable ones; the most recently prepared is last and goes first, for its caches are warmest.
     cold: Vec<(SlotId, Generation)>,
     creating: Vec<(SlotId, Generation)>,
@@ -20,8 +24,8 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// An empty one.
-    pub(crate) fn new(target: usize) -> Self {
-        Self { target, ..Self::default() }
+    pub(crate) fn new(floor: usize) -> Self {
+        Self { floor, target: floor, ..Self::default() }
     }
 
     /// A container of it is being made.
@@ -66,13 +70,23 @@ impl Pool {
         self.cold.len() > self.target
     }
 
+    /// The first to go of more than are to be kept.
+    pub(crate) fn surplus(&self) -> Option<(SlotId, Generation)> {
+        self.is_overfull().then(|| self.cold.first().copied()).flatten()
+    }
+
     /// It failed more than once in a row and is not tried again yet: not worth a claim's waiting.
     pub(crate) fn is_hopeless(&self, now: Nanos) -> bool {
         self.backoff.failures() > 1 && self.creating.is_empty() && self.backoff.blocked_until(now).is_some()
     }
 
+    /// Boots share the processors: all at once, the first would be ready no sooner than the last.
+    fn may_make_one(&self, at_once: usize, now: Nanos) -> bool {
+        self.creating.len() < at_once && self.backoff.blocked_until(now).is_none()
+    }
+
     /// Cold ones and those that are to become cold.
-    fn stock(&self) -> usize {
+    pub(crate) fn stock(&self) -> usize {
         self.creating.len() + self.cold.len()
     }
 
@@ -89,27 +103,28 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refill {
     All,
-    /// Those that are less than half full, for a claim has just been served.
+    /// Those with less than half of their floor, for a claim has just been served.
     Low,
 }
 
 /// The runtime of which a container is to be made next, if any: first where claims wait for one, then the pool that is
-/// emptiest in proportion. `waiting` says how many claims wait for each.
+/// emptiest in proportion. `waiting` says how many claims wait for each; `at_once` are made of each at the same time.
 pub(crate) fn next_to_make(
     pools: &[Pool],
     refill: Refill,
     waiting: impl Fn(usize) -> usize,
+    at_once: usize,
     now: Nanos,
 ) -> Option<usize> {
     let free: Vec<(usize, &Pool)> =
-        pools.iter().enumerate().filter(|(_, pool)| pool.backoff.blocked_until(now).is_none()).collect();
+        pools.iter().enumerate().filter(|(_, pool)| pool.may_make_one(at_once, now)).collect();
     let is_short = |(at, pool): &&(usize, &Pool)| pool.stock() < waiting(*at);
     if let Some((at, _)) = free.iter().find(is_short) {
         return Some(*at);
     }
     free.iter()
         .filter(|(at, pool)| pool.stock() < pool.target + waiting(*at))
-        .filter(|(at, pool)| refill == Refill::All || pool.stock() * 2 < pool.target + waiting(*at))
+        .filter(|(at, pool)| refill == Refill::All || pool.stock() * 2 < pool.floor + waiting(*at))
         .min_by_key(|(_, pool)| pool.stock() * 1000 / pool.target.max(1))
         .map(|(at, _)| *at)
 }
@@ -149,18 +164,42 @@ mod tests {
     fn waiting_claims_come_before_the_fill_and_the_emptiest_pool_is_filled_first() {
         let mut pools = [with_cold(4, &[1, 2]), with_cold(2, &[]), with_cold(0, &[])];
         let now = Nanos(0);
-        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(1));
-        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(2));
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, 8, now), Some(1));
+        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), 8, now), Some(2));
         pools[2].began(id(9).0, id(9).1);
-        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), now), Some(1));
+        assert_eq!(next_to_make(&pools, Refill::All, |at| usize::from(at == 2), 8, now), Some(1));
         pools[1].backoff.failed(now);
-        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), Some(0));
-        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, now), None);
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, 8, now), Some(0));
+        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, 8, now), None);
         pools[1].backoff.succeeded();
-        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, now), Some(1));
+        assert_eq!(next_to_make(&pools, Refill::Low, |_| 0, 8, now), Some(1));
         pools[1] = with_cold(2, &[7, 8]);
         pools[0] = with_cold(4, &[1, 2, 3, 4]);
-        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, now), None);
+        assert_eq!(next_to_make(&pools, Refill::All, |_| 0, 8, now), None);
+    }
+
+    #[test]
+    fn so_many_of_one_runtime_are_made_at_once() {
+        let mut pools = [with_cold(9, &[]), with_cold(9, &[1])];
+        let next = |pools: &[Pool]| next_to_make(pools, Refill::All, |_| 5, 2, Nanos(0));
+        for number in [3, 4] {
+            assert_eq!(next(&pools), Some(0));
+            pools[0].began(id(number).0, id(number).1);
+        }
+        assert_eq!(next(&pools), Some(1), "the other one does not wait for it");
+        pools[0].booted(id(3).0, id(3).1);
+        assert_eq!(next(&pools), Some(0));
+    }
+
+    #[test]
+    fn what_demand_added_goes_oldest_first_and_is_not_refilled_close_to_claims() {
+        let mut pools = [with_cold(2, &[1, 2])];
+        assert_eq!(pools[0].surplus(), None);
+        pools[0].target = 8;
+        let next = |pools: &[Pool], refill| next_to_make(pools, refill, |_| 0, 8, Nanos(0));
+        assert_eq!((next(&pools, Refill::Low), next(&pools, Refill::All)), (None, Some(0)));
+        pools[0].target = 1;
+        assert_eq!((pools[0].surplus(), next(&pools, Refill::All)), (Some(id(1)), None));
     }
 
     #[test]

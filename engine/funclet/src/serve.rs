@@ -14,6 +14,7 @@ use crate::cgroup::Running;
 use crate::channel::{ChannelId, Incoming};
 use crate::claims::{self, Waiting, WaitingId, WaitsFor};
 use crate::container::{Change, State};
+use crate::demand::Happening;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::ledger::{Answer, share_bytes};
 use crate::notice::notice;
@@ -230,6 +231,7 @@ impl Funclet {
     /// The claim's memory is marked: gives it a cold container, or lets it wait for one that is being made.
     pub(crate) fn seek_container(&mut self, mut waiting: Waiting) -> Result<(), FuncletError> {
         let runtime = usize::from(waiting.claim.runtime.0);
+        self.on_demand(runtime, Happening::Claimed);
         if self.waiting.count_for_container(runtime) == 0
             && let Some((id, generation)) = self.pools[runtime].peek()
         {
@@ -288,6 +290,7 @@ impl Funclet {
     /// Memory has come back: serves claims in order, as far as it goes.
     pub(crate) fn serve_waiting_for_memory(&mut self) -> Result<(), FuncletError> {
         self.memory_returned = false;
+        self.set_targets();
         while let Some(first) = self.waiting.first_for_memory() {
             if self.ledger.mark(share_bytes(first.claim.memory_mb)) != Answer::Marked {
                 break;
@@ -305,6 +308,7 @@ impl Funclet {
         }
         if what == WaitsFor::Container {
             self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
+            self.on_demand(usize::from(waiting.claim.runtime.0), Happening::GivenUp);
             self.memory_returned = true;
         }
     }
@@ -346,6 +350,9 @@ impl Funclet {
             }
         }
         if slots.is_empty() {
+            for info in self.pool_infos() {
+                self.tell(channel, &Event::Pool(info));
+            }
             let node = Event::Node(self.node_info());
             self.tell(channel, &node);
         } else {

@@ -8,6 +8,7 @@ use faaster_init::Record;
 use faaster_protocol::funclet::{Claim, Generation, SlotId};
 use faaster_sys::pidfd::{PidFd, ProcessId};
 
+use crate::birth::Passage;
 use crate::cgroup::LimitFiles;
 use crate::channel::ChannelId;
 use crate::container::State;
@@ -49,6 +50,8 @@ pub(crate) struct Unclaimed {
     /// Names of the steps of its birth, for the one that fails.
     pub steps: Vec<&'static str>,
     pub stage: Stage,
+    /// Until its fork server has it.
+    pub passage: Option<Box<Passage>>,
     /// The container's end of its link.
     pub inside: Option<Box<Inside>>,
 }

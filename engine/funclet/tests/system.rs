@@ -21,6 +21,8 @@ mod hostile_engine;
 mod layers;
 #[path = "system/leftovers.rs"]
 mod leftovers;
+#[path = "system/pools.rs"]
+mod pools;
 #[path = "system/programs.rs"]
 mod programs;
 #[path = "system/resize.rs"]

@@ -180,6 +180,8 @@ mod tests {
             version: String::new(),
             folder: std::path::PathBuf::new(),
             argv: vec![],
+            fork_server: vec![],
+            forks: None,
             env: std::collections::BTreeMap::new(),
             pool: 1,
             default_handler: String::new(),

@@ -29,6 +29,12 @@ pub struct RuntimeToml {
     #[serde(default)]
     pub version: Vec<String>,
     pub argv: Vec<String>,
+    /// Command line of a process whose children become this runtime; none: each container boots its own.
+    #[serde(default)]
+    pub fork_server: Vec<String>,
+    /// Children after which another fork server takes its place.
+    #[serde(default)]
+    pub forks: Option<u32>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     pub pool: u32,
@@ -60,6 +66,12 @@ pub struct RuntimeSpec {
     pub folder: PathBuf,
     /// Command line inside the container, `{interpreter}` already replaced.
     pub argv: Vec<String>,
+    /// Same of its fork server; empty: it has none.
+    #[serde(default)]
+    pub fork_server: Vec<String>,
+    /// Children after which another takes its place; `None`: [`faaster_limits::FORKS_PER_SERVER_MAX`].
+    #[serde(default)]
+    pub forks: Option<u32>,
     pub env: BTreeMap<String, String>,
     /// Prepared containers to keep.
     pub pool: u32,
@@ -106,6 +118,8 @@ mod tests {
             version: String::new(),
             folder: PathBuf::new(),
             argv: vec![],
+            fork_server: vec![],
+            forks: None,
             env: BTreeMap::new(),
             pool: 1,
             default_handler: String::new(),

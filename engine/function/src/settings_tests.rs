@@ -14,6 +14,8 @@ fn spec(name: &str, names: &[&str], handler: &str) -> RuntimeSpec {
         version: format!("{name} 1.2"),
         folder: PathBuf::new(),
         argv: vec![],
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: handler.into(),

@@ -265,6 +265,14 @@ pub const TMP_MB_MAX: u32 = 10_240;
 pub const BOOT_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
 /// Processes and threads of a container before it is claimed.
 pub const BOOT_PIDS: u32 = 128;
+/// Orders that a fork server has before it; the kernel queues ten messages (net.unix.max_dgram_qlen).
+pub const FORK_ORDERS_MAX: usize = 4;
+/// Children of one fork server before another takes its place: they share an address layout and a hash seed.
+pub const FORKS_PER_SERVER_MAX: u32 = 1000;
+/// Failures of a fork server in a row after which its runtime's containers boot one by one.
+pub const FORK_SERVER_TRIES_MAX: u32 = 3;
+/// Processes of a fork server: itself, and children on their way into their containers.
+pub const FORK_SERVER_PIDS: u32 = 64;
 /// Bytes of a `hello` frame's meta object.
 pub const HELLO_META_BYTES_MAX: usize = 4096;
 /// Bytes of a runtime's output that a funclet shows when it could not be booted.
@@ -276,6 +284,10 @@ pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// After a claim, a pool that is at least half full is refilled only after this long without another: booting an interpreter
 /// takes the core that the claimed one needs for its first answer.
 pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
+/// Prepared containers that demand may raise one runtime's pool to, unless the configuration says otherwise.
+pub const POOL_MAX_DEFAULT: u32 = 64;
+/// A quarter of what demand raised a pool by is given up so long after the latest peak, unless the configuration says otherwise.
+pub const POOL_FALL_AFTER: Duration = Duration::from_secs(60);
 /// Claims that wait in one funclet, for memory or for a container.
 pub const CLAIMS_WAITING_MAX: usize = 1024;
 /// Longest that a claim may wait, whatever deadline it names.
@@ -286,6 +298,8 @@ pub const CHANNEL_EVENTS_MAX: usize = 2 * SLOTS_MAX + 1024;
 pub const FUNCLET_CHANNELS_MAX: usize = 2 * (SHARDS_MAX + 1);
 /// A dead container's cgroups must be gone after this long; else its slot is put aside.
 pub const CGROUP_REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Open descriptors that a funclet and an engine have room for from their start, as far as they may have so many.
+pub const DESCRIPTORS_EXPECTED: u64 = 16_384;
 /// Descriptors that a function's process may have open unless it raises its limit itself.
 pub const FUNCTION_FDS_DEFAULT: u64 = 1024;
 /// Descriptors that it may raise its limit to.

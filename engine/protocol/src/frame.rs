@@ -32,6 +32,8 @@ pub enum FrameType {
     Error = 9,
     Log = 10,
     Shutdown = 11,
+    Ping = 12,
+    Pong = 13,
 }
 
 impl FrameType {
@@ -48,6 +50,8 @@ impl FrameType {
             9 => Self::Error,
             10 => Self::Log,
             11 => Self::Shutdown,
+            12 => Self::Ping,
+            13 => Self::Pong,
             _ => return None,
         })
     }
@@ -202,6 +206,19 @@ pub struct HelloMeta {
     pub features: Vec<String>,
 }
 
+/// What a runtime says of itself in `ready`.
+#[derive(Debug, Default, serde::Deserialize)]
+struct ReadyMeta {
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+/// Whether the meta object of a `ready` frame promises an answer to each `ping`. What is no such object promises nothing.
+pub fn promises_pong(meta: &[u8]) -> bool {
+    let meta: ReadyMeta = serde_json::from_slice(meta).unwrap_or_default();
+    meta.features.iter().any(|feature| feature == "ping")
+}
+
 /// Appends the meta object of an `invoke` frame; `client_context` is JSON as the caller sent it, already checked, and
 /// `memory_mb` there only if it is another than at the load.
 /// Returns how many bytes were appended. The request id must hold no character that JSON escapes.
@@ -261,12 +278,26 @@ mod tests {
         };
         assert!(matches!(with(0, 0), Err(FrameError::Magic(_))));
         assert_eq!(with(4, 0), Err(FrameError::Type(0)));
-        assert_eq!(with(4, 12), Err(FrameError::Type(12)));
+        assert_eq!(with(4, 14), Err(FrameError::Type(14)));
         assert!(matches!(with(7, 1), Err(FrameError::Flags(_))));
         assert!(matches!(with(27, 1), Err(FrameError::Meta(_))));
         assert!(matches!(with(31, 1), Err(FrameError::Body(_))));
         assert_eq!(with(63, 1), Err(FrameError::Reserved));
         assert_eq!(with(36, 1), Err(FrameError::Reserved));
+    }
+
+    #[test]
+    fn only_who_says_so_promises_a_pong() {
+        for (meta, promises) in [
+            (r#"{"features":["concurrent","ping"],"more":1}"#, true),
+            (r#"{"features":[]}"#, false),
+            ("{}", false),
+            ("", false),
+            (r#"["ping"]"#, false),
+            (r#"{"features":"ping"}"#, false),
+        ] {
+            assert_eq!(promises_pong(meta.as_bytes()), promises, "{meta}");
+        }
     }
 
     #[test]
@@ -290,7 +321,7 @@ mod tests {
         }
 
         #[test]
-        fn what_decodes_encodes_to_itself(mut bytes in proptest::collection::vec(any::<u8>(), 36), kind in 1u16..=11) {
+        fn what_decodes_encodes_to_itself(mut bytes in proptest::collection::vec(any::<u8>(), 36), kind in 1u16..=13) {
             bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
             bytes[4..6].copy_from_slice(&kind.to_le_bytes());
             bytes[6] &= 3; bytes[7] = 0; bytes[26] = 0; bytes[27] = 0; bytes[30] &= 0x3f; bytes[31] = 0;

@@ -134,7 +134,7 @@ pub enum Request {
     Kill { slot: SlotId, generation: Generation },
     /// Let the container run elsewhere.
     Place { slot: SlotId, generation: Generation, placement: Placement },
-    /// Describe every slot: [`Event::Slot`] each, then [`Event::Node`].
+    /// Describe everything: [`Event::Slot`] each, [`Event::Pool`] each, then [`Event::Node`].
     Describe,
     /// Stop every process of an idle container. Answer: [`Event::Frozen`], or [`Event::Thawed`] where it cannot be.
     Freeze { slot: SlotId, generation: Generation },
@@ -252,6 +252,20 @@ pub struct NodeInfo {
     pub requests_ignored_total: u64,
 }
 
+/// Prepared containers of one runtime, for introspection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolInfo {
+    pub runtime: RuntimeIndex,
+    /// Kept whatever happens.
+    pub floor: u32,
+    /// To be kept now: demand raises it, quiet lowers it.
+    pub target: u32,
+    /// Claimable.
+    pub cold: u32,
+    /// Being made.
+    pub creating: u32,
+}
+
 /// Funclet to engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -289,6 +303,7 @@ pub enum Event {
     },
     Slot(SlotInfo),
     Node(NodeInfo),
+    Pool(PoolInfo),
     /// No process of the container runs.
     Frozen {
         slot: SlotId,
@@ -547,7 +562,12 @@ impl Event {
             }
             Self::Frozen { slot, generation } => Writer::new(7).u32(slot.0).u32(generation.0).bytes,
             Self::Thawed { slot, generation } => Writer::new(8).u32(slot.0).u32(generation.0).bytes,
-            Self::NotResized { slot, generation } => Writer::new(9).u32(slot.0).u32(generation.0).bytes,
+            Self::Pool(pool) => {
+                let mut w = Writer::new(9);
+                w.u16(pool.runtime.0).u32(pool.floor).u32(pool.target).u32(pool.cold).u32(pool.creating);
+                w.bytes
+            }
+            Self::NotResized { slot, generation } => Writer::new(10).u32(slot.0).u32(generation.0).bytes,
         }
     }
 
@@ -629,7 +649,14 @@ impl Event {
                 let (slot, generation) = r.slot();
                 Self::Thawed { slot, generation }
             }
-            9 => {
+            9 => Self::Pool(PoolInfo {
+                runtime: RuntimeIndex(r.u16()),
+                floor: r.u32(),
+                target: r.u32(),
+                cold: r.u32(),
+                creating: r.u32(),
+            }),
+            10 => {
                 let (slot, generation) = r.slot();
                 Self::NotResized { slot, generation }
             }

@@ -86,6 +86,7 @@ fn events_survive_the_wire() {
         Event::Frozen { slot, generation },
         Event::Thawed { slot, generation },
         Event::NotResized { slot, generation },
+        Event::Pool(PoolInfo { runtime: RuntimeIndex(1), floor: 2, target: 3, cold: 4, creating: 5 }),
     ] {
         assert_eq!(Event::decode(&event.encode()), Ok(event));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use faaster_function::Deployed;
 
+pub use crate::health::HealthRule;
 pub use crate::phases::Phases;
 
 /// Position of a shard, 0..N-1; also the index of its core among the node's shard cores.
@@ -106,6 +107,7 @@ pub struct Counters {
     pub cold_starts_total: u64,
     pub instances_lost_total: u64,
     pub instances_frozen_total: u64,
+    pub instances_unresponsive_total: u64,
     pub mailbox_full_total: u64,
     pub log_bytes_dropped_total: u64,
     pub buffers_exhausted_total: u64,
@@ -192,6 +194,8 @@ pub struct ShardConfig {
     pub max_runtime_idle: Duration,
     /// An instance idle for so long has its processes stopped until the next call; `None`: never.
     pub freeze_after: Option<Duration>,
+    /// Idle instances are asked whether they still answer; `None`: never.
+    pub health: Option<HealthRule>,
     /// Instances stay on their home shard's core, or may run anywhere.
     pub placement: InstancePlacement,
     /// Refused or waiting calls say this in Retry-After.

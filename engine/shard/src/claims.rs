@@ -239,7 +239,7 @@ impl<R: Ring> Shard<R> {
             Event::Thawed { slot, generation } => self.on_thawed(funclet, slot, generation),
             Event::NotResized { slot, generation } => self.on_not_resized(funclet, slot, generation),
             // Only the control thread asks for these.
-            Event::Slot(_) | Event::Node(_) => {}
+            Event::Slot(_) | Event::Pool(_) | Event::Node(_) => {}
         }
     }
 

@@ -36,7 +36,7 @@ impl<R: Ring> Shard<R> {
             self.counters.instances_lost_total += 1;
         }
         if let Some(cause) = cause(end, ending)
-            && (!lost.is_empty() || never_ready)
+            && (!lost.is_empty() || never_ready || ending == Ending::Unresponsive)
         {
             let line = format!("{cause}\n").into_bytes();
             for call in &lost {
@@ -96,6 +96,9 @@ fn cause(end: Option<Ended>, ending: Ending) -> Option<String> {
     if ending == Ending::Broken {
         return Some("Runtime was ended: it broke the frame protocol".to_owned());
     }
+    if ending == Ending::Unresponsive {
+        return Some("Runtime was ended: it did not answer a health check".to_owned());
+    }
     let Some(ended) = end else {
         return Some("Runtime ended together with its funclet, or closed its channel".to_owned());
     };
@@ -123,6 +126,7 @@ mod tests {
             (ended(End::Exited(3)), Ending::NotYet, "exit status 3"),
             (ended(End::Signalled(9)), Ending::NotYet, "signal 9"),
             (ended(End::Killed), Ending::Broken, "broke the frame protocol"),
+            (ended(End::Killed), Ending::Unresponsive, "did not answer a health check"),
             (None, Ending::NotYet, "funclet"),
         ] {
             let said = cause(end, ending).expect("nobody asked for it");

@@ -7,13 +7,14 @@ use faaster_limits::{
     INSTANCE_SEND_BYTES_MAX, LOG_FRAME_BYTES_MAX, LOG_TAIL_BYTES_MAX, RESPONSE_BYTES_MAX,
     RESPONSE_PART_BYTES_MAX, RUNTIME_FRAME_BYTES_MAX,
 };
-use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
+use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header, promises_pong};
 use faaster_sys::ring::{Armed, Group, Received, Ring};
 use rustix::io::Errno;
 
 use crate::answer::Outcome;
 use crate::call::{Call, Origin, Tail};
 use crate::event::Source;
+use crate::health::Health;
 use crate::ingress::Payload;
 use crate::instance::{Cause, Ending, Instance, State};
 use crate::shard::Shard;
@@ -88,7 +89,10 @@ impl<R: Ring> Shard<R> {
                         return used;
                     }
                     let meta_end = HEADER_BYTES + header.meta_bytes as usize;
-                    if self.on_frame(id, &header, &rest[meta_end..total]).is_err() {
+                    if self
+                        .on_frame(id, &header, &rest[HEADER_BYTES..meta_end], &rest[meta_end..total])
+                        .is_err()
+                    {
                         self.break_off(id);
                         return bytes.len();
                     }
@@ -108,7 +112,7 @@ impl<R: Ring> Shard<R> {
         self.kill(id);
     }
 
-    fn retire_now(&mut self, id: Id<Instance>, ending: Ending) {
+    pub(crate) fn retire_now(&mut self, id: Id<Instance>, ending: Ending) {
         let Some(instance) = self.instances.get_mut(id) else { return };
         match (instance.ending, ending) {
             // What becomes of a retired one is nothing to those who wait for its successor.
@@ -122,16 +126,27 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn on_frame(&mut self, id: Id<Instance>, header: &Header, body: &[u8]) -> Result<(), Violation> {
+    fn on_frame(
+        &mut self,
+        id: Id<Instance>,
+        header: &Header,
+        meta: &[u8],
+        body: &[u8],
+    ) -> Result<(), Violation> {
         let instance = self.instances.get(id).ok_or(Violation)?;
         let call = Id::<Call>::from_bits(header.invocation);
         match header.kind {
             FrameType::Hello if instance.state() == State::Loading => Ok(()),
             FrameType::Ready if instance.state() == State::Loading => {
-                self.on_ready(id);
+                self.on_ready(id, meta);
                 Ok(())
             }
             FrameType::Ready if instance.state() == State::Draining => Ok(()),
+            FrameType::Pong => {
+                let well = instance.health.answered(self.now_ns).ok_or(Violation)?;
+                self.instances.get_mut(id).expect("got above").health = well;
+                Ok(())
+            }
             FrameType::Error if header.invocation == 0 => {
                 self.on_load_error(id, body);
                 Ok(())
@@ -146,13 +161,16 @@ impl<R: Ring> Shard<R> {
         }
     }
 
-    fn on_ready(&mut self, id: Id<Instance>) {
+    fn on_ready(&mut self, id: Id<Instance>, meta: &[u8]) {
         let now_ns = self.now_ns;
         let instance = self.instances.get_mut(id).expect("the frame came from it");
         instance.go(Cause::Ready);
         instance.ready_ns = now_ns;
         instance.last_used_ns = now_ns;
         instance.since_ns = now_ns;
+        if promises_pong(meta) {
+            instance.health = Health::Well { heard_ns: now_ns };
+        }
         let (index, took_ns) = (instance.function, now_ns.saturating_sub(instance.claimed_ns));
         self.functions.get_mut(index).saw_cold_start(took_ns);
         self.arm_idle(id);

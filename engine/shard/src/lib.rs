@@ -18,6 +18,7 @@ mod event;
 mod event_loop;
 mod frames;
 pub mod functions;
+mod health;
 mod ingress;
 mod instance;
 mod invoke;

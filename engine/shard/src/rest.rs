@@ -1,8 +1,10 @@
-//! Instances without a call: frozen after a while, thawed when calls wait for them, ended when nobody called for long;
+//! Instances without a call: asked whether they answer ([`crate::health`]), frozen after a while, thawed when calls wait for them, ended when nobody called for long;
 //! and the instances that a function keeps or gets back without anybody waiting for them.
 //!
 //! Owns: these rules (DESIGN section 6). A busy function never meets them: what was used a moment ago is not frozen, and
 //! a warm call looks at nothing here. Must not know: how a container is frozen.
+
+use std::time::Duration;
 
 use faaster_limits::{KEEP_RETRY, REPLACE_WITHIN};
 use faaster_protocol::funclet::{Generation, Request, SlotId};
@@ -19,7 +21,8 @@ impl<R: Ring> Shard<R> {
     /// An instance has nothing to do from now on, until it has.
     pub(crate) fn arm_idle(&mut self, id: Id<Instance>) {
         let idle = self.config.max_runtime_idle;
-        let first = self.config.freeze_after.map_or(idle, |freeze| freeze.min(idle));
+        let health = self.config.health.map(|rule| rule.interval);
+        let first = self.config.freeze_after.into_iter().chain(health).fold(idle, Duration::min);
         self.arm_instance(id, self.now_ns + ns(first));
     }
 
@@ -33,6 +36,10 @@ impl<R: Ring> Shard<R> {
                 Some(at_ns) => next_ns = next_ns.min(at_ns),
                 None => return,
             }
+        }
+        match self.check_health(id) {
+            Some(at_ns) => next_ns = next_ns.min(at_ns),
+            None => return,
         }
         let Some(instance) = self.instances.get(id) else { return };
         next_ns = instance.patience_ends_ns().map_or(next_ns, |at_ns| at_ns.min(next_ns));
@@ -58,7 +65,11 @@ impl<R: Ring> Shard<R> {
             self.retire(id);
             return None;
         }
-        let Some(freeze) = self.config.freeze_after.filter(|_| instance.state() == State::Idle) else {
+        let Some(freeze) = self
+            .config
+            .freeze_after
+            .filter(|_| instance.state() == State::Idle && !instance.health.is_asked())
+        else {
             return Some(retire_ns);
         };
         let freeze_ns = instance.last_used_ns.max(instance.since_ns) + ns(freeze);
@@ -179,7 +190,10 @@ impl<R: Ring> Shard<R> {
     /// before it was of any use, or it would be made over and over.
     pub(crate) fn replace_lost(&mut self, lost: &Instance) {
         let died = !matches!(lost.ending, Ending::Retired | Ending::LoadFailed | Ending::NotReady);
-        let in_demand = lost.accepted_total > 0 && lost.last_used_ns + ns(REPLACE_WITHIN) > self.now_ns;
+        // One that does not answer was lost when it fell silent, not when that was found.
+        let silent = lost.ending == Ending::Unresponsive;
+        let died_ns = if silent { lost.health.heard_ns() } else { self.now_ns };
+        let in_demand = lost.accepted_total > 0 && lost.last_used_ns + ns(REPLACE_WITHIN) > died_ns;
         let index = lost.function;
         let Some(function) = self.functions.try_get(index) else { return };
         let newest = function.deployed.revision == lost.deployed.revision;

@@ -10,11 +10,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
-use rustix::thread::UnshareFlags;
+use rustix::process::DumpableBehavior;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use crate::errno::check;
 use crate::exec::CStringArray;
 use crate::mount::{Depth, attach, clone_tree};
+use crate::nested::Nested;
 
 /// Descriptors that [`Step::PlaceFds`] can place.
 pub const PLACED_FDS_MAX: usize = 8;
@@ -46,6 +48,12 @@ pub enum Step<'a> {
     /// User and group 0 of its user namespace, no other groups.
     BecomeRoot,
     NewCgroupNamespace,
+    /// Becomes a member of a user namespace below its own, with every capability in it and none outside.
+    EnterUserNamespace(BorrowedFd<'a>),
+    /// Lets its files in /proc belong to its user again, after a change of user gave them to root.
+    Dumpable,
+    /// Makes a sibling from inside of the user namespace that it is in.
+    Bear(&'a Nested<'a>),
     LoopbackUp,
     /// Attaches a copy of the mount tree at one path at another.
     AttachCopy {
@@ -79,6 +87,12 @@ pub enum Step<'a> {
         arguments: &'a CStringArray,
         environment: &'a CStringArray,
     },
+    /// Becomes the program at a path in its root.
+    ExecPath {
+        program: &'a CStr,
+        arguments: &'a CStringArray,
+        environment: &'a CStringArray,
+    },
 }
 
 impl Step<'_> {
@@ -93,6 +107,9 @@ impl Step<'_> {
             Self::OomScore(_) => "setting its out-of-memory score",
             Self::BecomeRoot => "becoming root of its user namespace",
             Self::NewCgroupNamespace => "making a cgroup namespace",
+            Self::EnterUserNamespace(_) => "entering a user namespace",
+            Self::Dumpable => "taking its files in /proc back",
+            Self::Bear(_) => "making a process in a user namespace",
             Self::LoopbackUp => "bringing up the loopback interface",
             Self::AttachCopy { .. } => "attaching a copied mount tree",
             Self::AttachTree { .. } => "attaching a mount",
@@ -103,7 +120,7 @@ impl Step<'_> {
             Self::BatchPolicy => "taking the batch scheduling policy",
             Self::NewSession => "making a session",
             Self::PlaceFds(_) => "placing descriptors",
-            Self::Exec { .. } => "executing its program",
+            Self::Exec { .. } | Self::ExecPath { .. } => "executing its program",
         }
     }
 }
@@ -147,6 +164,11 @@ impl State {
             Step::BecomeRoot => become_root(),
             // SAFETY: the one condition is about CLONE_FILES, which is not in the flags.
             Step::NewCgroupNamespace => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) },
+            Step::EnterUserNamespace(namespace) => {
+                rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))
+            }
+            Step::Dumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable),
+            Step::Bear(nested) => nested.bear(),
             Step::LoopbackUp => loopback_up(),
             Step::AttachCopy { from, to } => attach(clone_tree(CWD, from, Depth::Tree)?, to),
             Step::AttachTree { tree, to } => attach(tree, to),
@@ -161,6 +183,9 @@ impl State {
             Step::NewSession => rustix::process::setsid().map(drop),
             Step::PlaceFds(placements) => self.place(placements),
             Step::Exec { program, arguments, environment } => exec_fd(program, arguments, environment),
+            Step::ExecPath { program, arguments, environment } => {
+                Err(crate::exec::exec(program, arguments, environment))
+            }
         }
     }
 

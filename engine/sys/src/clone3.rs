@@ -29,6 +29,7 @@ struct CloneArgs {
 
 // Of include/uapi/linux/sched.h; the two that do not fit in an int are not in the libc crate.
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_PARENT: u64 = 0x8000;
 const CLONE_NEWNS: u64 = 0x0002_0000;
 const CLONE_NEWUTS: u64 = 0x0400_0000;
 const CLONE_NEWIPC: u64 = 0x0800_0000;
@@ -43,6 +44,10 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub enum Namespaces {
     /// Those of its maker.
     Shared,
+    /// A user namespace, of which it is a member without ids until somebody writes its maps.
+    User,
+    /// Mount, network, ipc and uts, which belong to the user namespace that its maker is in.
+    Inner,
     /// User, pid, mount, network, ipc and uts. (The cgroup namespace comes after the migration: [`Step`].)
     Own,
 }
@@ -72,34 +77,59 @@ impl Birth<'_> {
     /// clone3(2)'s: EPERM, ENOSPC (too many namespaces), EAGAIN (too many processes), ENOSYS.
     pub fn start(&self) -> Result<Child, Errno> {
         let mut pidfd: RawFd = -1;
+        // Exposed, for the kernel writes through the address.
+        let pidfd_at = (&raw mut pidfd).expose_provenance() as u64;
         let mut args = CloneArgs {
-            flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
-            // Exposed, for the kernel writes through the address.
-            pidfd: (&raw mut pidfd).expose_provenance() as u64,
+            flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND | self.namespaces.flags(),
+            pidfd: pidfd_at,
             exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
             ..CloneArgs::default()
         };
-        if self.namespaces == Namespaces::Own {
-            args.flags |=
-                CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
-        }
         if let Some(cgroup) = self.cgroup {
             args.flags |= CLONE_INTO_CGROUP;
             args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
         }
-        // SAFETY: `args` is a clone_args of its true size; `pidfd` is memory that the kernel may write an int to;
-        // without CLONE_VM the child has a copy of all memory and goes on on a copy of this stack (stack 0 asks for
-        // that). The child runs `child::run` only, which keeps to system calls and does not return.
-        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
-        if result == 0 {
-            child::run(self.steps, self.report);
-        }
-        let pid = i32::try_from(check(result)?).map_err(|_| Errno::RANGE)?;
-        let pid = ProcessId::new(pid).ok_or(Errno::RANGE)?;
+        let pid = clone(&args, self.steps, self.report)?;
         // SAFETY: CLONE_PIDFD made the kernel open this descriptor for us alone; clone3 has succeeded.
         let pidfd = PidFd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
         Ok(Child { pid, pidfd })
     }
+}
+
+impl Namespaces {
+    fn flags(self) -> u64 {
+        let inner = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+        match self {
+            Self::Shared => 0,
+            Self::User => CLONE_NEWUSER,
+            Self::Inner => inner,
+            Self::Own => CLONE_NEWUSER | CLONE_NEWPID | inner,
+        }
+    }
+}
+
+/// Makes a sibling: a child of the caller's parent, which alone can wait for it. Allocates nothing, so that a process
+/// between its own birth and its program can do it.
+pub(crate) fn clone_sibling(
+    namespaces: Namespaces,
+    steps: &[Step<'_>],
+    report: BorrowedFd<'_>,
+) -> Result<ProcessId, Errno> {
+    // With CLONE_PARENT the exit signal is the caller's own, and naming one is EINVAL.
+    let flags = CLONE_PARENT | CLONE_CLEAR_SIGHAND | namespaces.flags();
+    clone(&CloneArgs { flags, ..CloneArgs::default() }, steps, report)
+}
+
+fn clone(args: &CloneArgs, steps: &[Step<'_>], report: BorrowedFd<'_>) -> Result<ProcessId, Errno> {
+    // SAFETY: `args` is a clone_args of its true size, and where it asks for a pidfd its maker gave the address of an
+    // int that it still has; without CLONE_VM the child has a copy of all memory and goes on on a copy of this stack
+    // (stack 0 asks for that). The child runs `child::run` only, which keeps to system calls and does not return.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const *args, size_of::<CloneArgs>()) };
+    if result == 0 {
+        child::run(steps, report);
+    }
+    let pid = i32::try_from(check(result)?).map_err(|_| Errno::RANGE)?;
+    ProcessId::new(pid).ok_or(Errno::RANGE)
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! Owns: descriptor numbers, the command line, the records on the status pipe. Must not know: containers.
 //!
-//! Command line: `faaster-init pooled|exec PROGRAM ARGUMENT...`; the environment is the runtime's.
+//! Command line: `faaster-init pooled|exec PROGRAM ARGUMENT...`, the environment being the runtime's, or
+//! `faaster-init forked`.
 #![forbid(unsafe_code)]
 
 /// Numbers of the descriptors that init is started with, besides standard input (`/dev/null`), output and error (log).
@@ -11,6 +12,9 @@ pub mod fd {
 
     /// The frame protocol's socket, for the runtime.
     pub const CHANNEL: RawFd = 3;
+    /// In its place where the runtime comes from a fork server: read end of the pipe on which it tells its number,
+    /// [`super::NUMBER_BYTES`] bytes, as an i32, little-endian.
+    pub const ADOPTION: RawFd = 3;
     /// pidfd of the process that must live as long as the container does.
     pub const PARENT: RawFd = 4;
     /// Write end of the status pipe: [`super::Record`]s.
@@ -29,6 +33,13 @@ pub const KIND_POOLED: &str = "pooled";
 /// First argument for a program that is executed when its `load` frame comes.
 pub const KIND_EXEC: &str = "exec";
 
+/// First argument where a fork server's child becomes the runtime. It comes into the container from outside, and falls
+/// to init when the process that brought it has ended.
+pub const KIND_FORKED: &str = "forked";
+
+/// See [`fd::ADOPTION`].
+pub const NUMBER_BYTES: usize = 4;
+
 /// Bytes of a record.
 pub const RECORD_BYTES: usize = 4;
 
@@ -45,10 +56,11 @@ pub enum InitStep {
     Drop = 7,
     Exec = 8,
     Wait = 9,
+    Adopt = 10,
 }
 
 impl InitStep {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Arguments,
         Self::Descriptors,
         Self::Parent,
@@ -58,6 +70,7 @@ impl InitStep {
         Self::Drop,
         Self::Exec,
         Self::Wait,
+        Self::Adopt,
     ];
 }
 
@@ -70,6 +83,8 @@ pub enum Record {
     Assembled,
     /// A program of kind `exec` waits for its `load` frame.
     Parked,
+    /// Init can adopt a fork server's child.
+    Adopting,
     /// The runtime has exited with this code.
     Exited(u8),
     /// This signal has ended the runtime.
@@ -98,6 +113,7 @@ impl Record {
             Self::Migrated => [MIGRATED, 0, 0, 0],
             Self::Assembled => [ASSEMBLED, 0, 0, 0],
             Self::Parked => [2, 0, 0, 0],
+            Self::Adopting => [7, 0, 0, 0],
             Self::Exited(code) => [3, code, 0, 0],
             Self::Signalled(signal) => [4, signal, 0, 0],
             Self::InitFailed { step, errno } => with_errno(5, step as u8, errno),
@@ -112,6 +128,7 @@ impl Record {
         Some(match kind {
             MIGRATED => Self::Migrated,
             2 => Self::Parked,
+            7 => Self::Adopting,
             3 => Self::Exited(value),
             4 => Self::Signalled(value),
             5 => {
@@ -134,6 +151,7 @@ mod tests {
             Record::Migrated,
             Record::Assembled,
             Record::Parked,
+            Record::Adopting,
             Record::Exited(255),
             Record::Signalled(9),
             Record::BirthFailed { position: 7, errno: 513 },

@@ -5,6 +5,7 @@
 //! process of the container, because it is process 1 of their pid namespace.
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod load;
 mod runtime;
 
@@ -15,7 +16,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
-use faaster_init::{InitStep, KIND_EXEC, KIND_POOLED, Record, fd};
+use faaster_init::{InitStep, KIND_EXEC, KIND_FORKED, KIND_POOLED, Record, fd};
 use faaster_limits::INIT_FILTERS_BYTES_MAX;
 use faaster_sys::exec::Fork;
 use faaster_sys::pidfd::ProcessId;
@@ -29,6 +30,8 @@ use rustix::process::{WaitOptions, WaitStatus};
 enum Kind {
     Pooled,
     Exec,
+    /// It comes from a fork server.
+    Forked,
 }
 
 /// What to run, and when.
@@ -98,9 +101,15 @@ fn start(status: &OwnedFd) -> Result<Role, Failure> {
     rustix::io::fcntl_setfd(status, rustix::io::FdFlags::CLOEXEC)
         .map_err(|errno| Failure::new(InitStep::Descriptors, errno))?;
     let take = |number| inherited::take(number).map_err(|errno| Failure::new(InitStep::Descriptors, errno));
-    let (channel, parent, filters) = (take(fd::CHANNEL)?, take(fd::PARENT)?, take(fd::FILTERS)?);
+    let parent = take(fd::PARENT)?;
     credentials::die_with_parent(&parent).map_err(|_| Failure::new(InitStep::Parent, Errno::SRCH))?;
     drop(parent);
+    if order.kind == Kind::Forked {
+        let adoption = take(fd::ADOPTION)?;
+        give_up_privilege()?;
+        return adopt::wait_for(adoption, status).map(Role::Init);
+    }
+    let (channel, filters) = (take(fd::CHANNEL)?, take(fd::FILTERS)?);
     let filters = read_filters(filters)?;
     match exec::fork().map_err(|_| Failure::new(InitStep::Fork, Errno::AGAIN))? {
         Fork::Child => {
@@ -110,22 +119,27 @@ fn start(status: &OwnedFd) -> Result<Role, Failure> {
         Fork::Parent(child) => {
             drop(channel);
             let_go_of_log();
-            credentials::drop_capabilities().map_err(|_| Failure::new(InitStep::Drop, Errno::PERM))?;
-            credentials::hide_from_tracers().map_err(|errno| Failure::new(InitStep::Drop, errno))?;
+            give_up_privilege()?;
             Ok(Role::Init(child))
         }
     }
+}
+
+fn give_up_privilege() -> Result<(), Failure> {
+    credentials::drop_capabilities().map_err(|_| Failure::new(InitStep::Drop, Errno::PERM))?;
+    credentials::hide_from_tracers().map_err(|errno| Failure::new(InitStep::Drop, errno))
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Option<Order> {
     let kind = match arguments.next()?.to_str()? {
         KIND_POOLED => Kind::Pooled,
         KIND_EXEC => Kind::Exec,
+        KIND_FORKED => Kind::Forked,
         _ => return None,
     };
     let argv: Vec<CString> =
         arguments.map(|argument| CString::new(argument.into_vec()).ok()).collect::<Option<_>>()?;
-    (!argv.is_empty()).then_some(Order { kind, argv })
+    (argv.is_empty() == (kind == Kind::Forked)).then_some(Order { kind, argv })
 }
 
 /// The file is shared by all containers, so its read position is nobody's: read from the start by offset.
@@ -186,6 +200,8 @@ mod tests {
         assert_eq!(parsed(&["exec", "/var/task/bootstrap"]).unwrap().kind, Kind::Exec);
         assert!(parsed(&[]).is_none());
         assert!(parsed(&["pooled"]).is_none());
+        assert_eq!(parsed(&["forked"]).unwrap().kind, Kind::Forked);
+        assert!(parsed(&["forked", "/bin/true"]).is_none());
         assert!(parsed(&["other", "/bin/true"]).is_none());
     }
 }

@@ -43,6 +43,7 @@ pub(crate) fn become_runtime(
             load_and_run(order, channel);
             Ok(())
         }
+        Kind::Forked => unreachable!("its process is not init's to make"),
     }
 }
 

@@ -10,7 +10,7 @@ const HEADER_BYTES = 64;
 const MORE = 1;
 const STDERR = 2;
 const HELLO = 1, LOAD = 2, READY = 3, INVOKE = 4, REQUEST_PART = 5, RESPONSE = 6;
-const WINDOW = 7, CANCEL = 8, ERROR = 9, LOG = 10, SHUTDOWN = 11;
+const WINDOW = 7, CANCEL = 8, ERROR = 9, LOG = 10, SHUTDOWN = 11, PING = 12, PONG = 13;
 
 // Bounds of the protocol (docs/protocol.md sections 2 and 5; engine/limits has the same).
 const META_BYTES_MAX = 65536;
@@ -37,7 +37,7 @@ function keyOf(low, high) {
 class Garbage extends Error {}
 
 class Channel {
-  // `on` has onLoad(meta), onInvoke(low, high, deadlineMs, metaText, eventText), onCancel(key), onShutdown().
+  // `on` has onLoad(meta), onInvoke(low, high, deadlineMs, metaText, eventText), onCancel(key), onPing(), onShutdown().
   constructor(on) {
     this.on = on;
     this.out = Buffer.allocUnsafeSlow(OUT_BYTES);
@@ -105,6 +105,9 @@ class Channel {
       else this.on.onCancel(key);
     } else if (type === LOAD) {
       this.on.onLoad(JSON.parse(data.utf8Slice(meta, body)));
+    } else if (type === PING) {
+      this.addText(PONG, 0, 0, 0, '');
+      this.on.onPing();
     } else if (type === SHUTDOWN) {
       this.on.onShutdown();
     } else {

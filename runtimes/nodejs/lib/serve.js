@@ -31,6 +31,7 @@ class Server {
       onLoad: (about) => this._load(about),
       onInvoke: (low, high, deadlineMs, meta, event) => this._invoke(low, high, deadlineMs, meta, event),
       onCancel: (key) => { if (this.calls !== null) this.calls.cancel(key); },
+      onPing: () => this.transport.flush(this.channel), // now, not after the calls that may stand behind it
       onShutdown: () => process.exit(0),
     });
     this.transport = new Transport(fd, (data, size) => this._read(data, size), () => process.exit(0));
@@ -114,7 +115,7 @@ class Server {
   }
 
   _loaded(about, handler, attribution) {
-    this.channel.addText(READY, 0, 0, 0, '');
+    this.channel.addMeta(READY, { features: ['ping'] });
     this.calls = new Calls(this.channel, handler, functionContext(about), attribution, () => this._settled());
     this._watchForTheEnd();
     for (const invocation of this.early) this.calls.begin(...invocation);

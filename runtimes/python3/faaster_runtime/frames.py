@@ -27,6 +27,7 @@ RESPONSE, RESPONSE_MORE = opening(6), opening(6, MORE)
 WINDOW, CANCEL, ERROR = opening(7), opening(8), opening(9)
 LOG, LOG_STDERR = opening(10), opening(10, STDERR)
 SHUTDOWN = opening(11)
+PING, PONG = opening(12), opening(13)
 
 HEADER_BYTES = 64
 # opening, invocation, deadline, meta length, body length; the credit follows at byte 32.
@@ -146,6 +147,9 @@ class Channel:
             self._grant(invocation, CREDIT(data, at + 32)[0])
         elif first == CANCEL:
             self._cancel(invocation, calls)
+        elif first == PING:
+            self.out.append(frame(PONG, 0))
+            self.flush()  # now, not after the calls that may stand behind it
         elif first == SHUTDOWN:
             raise Closed
         else:

@@ -1,19 +1,34 @@
-"""What a process does before anybody needs it: imports what functions often import and runs the loader's own path once.
+"""What a process does before anybody needs it: imports what functions often import, and rehearses a cold start.
 
 Leaves nothing behind that a function could see except modules of the standard library (which load.make_room removes
 where a function has its own of that name).
 """
 import gc
 import importlib
+import json
 import os
+import socket
 import sys
 
 PRIME_MODULES = "prime/modules.txt"
 PRIME_TASK = "prime/task"
+PRIME_MODULE = "prime_index"
+# The meta of a `load` frame (docs/protocol.md section 4).
+ABOUT = {
+    "functionName": "prime",
+    "functionVersion": "1",
+    "brn": "brn:prime",
+    "handler": PRIME_MODULE + ".handler",
+    "memoryMB": 128,
+    "timeoutMs": 1000,
+    "concurrency": 0,
+    "userId": "prime",
+    "env": {},
+}
 
 
 def run(runtime_dir):
-    """Imports the listed modules, then loads and calls the dummy handler. What fails here is left to fail when it is used."""
+    """Imports the listed modules, then goes through a cold start with the dummy handler. What fails here is left to fail when it is used."""
     with open(os.path.join(runtime_dir, PRIME_MODULES), encoding="utf-8") as listed:
         for line in listed:
             name = line.partition("#")[0].strip()
@@ -22,31 +37,49 @@ def run(runtime_dir):
                     importlib.import_module(name)
                 except ImportError:
                     pass
-    _dry_run(os.path.join(runtime_dir, PRIME_TASK))
+    _rehearse(os.path.join(runtime_dir, PRIME_TASK))
     gc.collect()
     gc.freeze()  # the collector need not look at all this again, nor dirty pages that are shared
 
 
-def _dry_run(task_dir):
-    from . import context, execute, load
-    from .frames import Channel, INVOKE, frame
+def again(runtime_dir):
+    """The same cold start once more, in a process that shares its memory with the one that primed it."""
+    _rehearse(os.path.join(runtime_dir, PRIME_TASK))
 
-    search, modules = list(sys.path), set(sys.modules)
-    ours, theirs = os.pipe()
+
+def _rehearse(task_dir):
+    # Nothing here goes through sys.modules: to look at an object is to write its count of references, and the pages of
+    # all these names are better left to be shared with siblings.
+    search, environment, folder = list(sys.path), dict(os.environ), os.getcwd()
+    ours, theirs = socket.socketpair()
     try:
-        sys.path.insert(0, task_dir)
-        handler = load.find_handler("prime_index.handler", task_dir)
-        channel = Channel(ours, context.function_context({}))
-        run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))
-        os.write(theirs, frame(INVOKE, 1, b'{"name":"prime"}', b'{"requestId":"prime"}') * 2)
-        for call in channel.receive():
-            run_call(call)
+        with ours, theirs:
+            _first_calls(ours, theirs, task_dir)
     finally:
-        os.close(ours)
-        os.close(theirs)
+        os.chdir(folder)
         sys.path[:] = search
-        for name in set(sys.modules) - modules:
-            if name.startswith("prime_"):
-                del sys.modules[name]
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        sys.modules.pop(PRIME_MODULE, None)
         for path in [path for path in sys.path_importer_cache if path.startswith(task_dir)]:
             del sys.path_importer_cache[path]
+
+
+def _first_calls(ours, theirs, task_dir):
+    """As serve.py does it, from `load` to the second answer."""
+    from . import context, execute, logs, serve
+    from .frames import INVOKE, LOAD, READY, Channel, frame
+
+    channel = Channel(ours.fileno(), None)
+    theirs.sendall(frame(LOAD, 0, meta=json.dumps(ABOUT).encode()))
+    about = json.loads(channel.receive_load())
+    handler = serve.load_handler(about, task_dir, frozenset())
+    channel.make_call = context.function_context(about)
+    run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))
+    channel.out.append(frame(READY, 0))
+    for _ in range(2):
+        theirs.sendall(frame(INVOKE, 1, b'{"name":"prime"}', b'{"requestId":"prime"}'))
+        for call in channel.receive():
+            run_call(call)
+            logs.flush()
+        channel.flush()

@@ -38,7 +38,7 @@ def _run(channel, task_dir, core_modules):
     handler = _load(channel, about, task_dir, core_modules)
     channel.make_call = context.function_context(about)
     post = execute.make_post(channel, finish_lines)
-    channel.out.append(frame(READY, 0))
+    channel.out.append(frame(READY, 0, meta=b'{"features":["ping"]}'))
     channel.flush()
 
     end = lambda reason: _end(channel, reason)
@@ -53,13 +53,18 @@ def _run(channel, task_dir, core_modules):
         _serve_exclusive(channel, execute.make_execute(handler, post))
 
 
+def load_handler(about, task_dir, core_modules):
+    """The callable that `about` (the meta of `load`) names, in an environment that is its function's."""
+    load.apply_environment(about, task_dir)
+    load.set_search_path(task_dir)
+    os.chdir(task_dir)
+    load.make_room(task_dir, core_modules)
+    return load.find_handler(about.get("handler", ""), task_dir)
+
+
 def _load(channel, about, task_dir, core_modules):
     try:
-        load.apply_environment(about, task_dir)
-        load.set_search_path(task_dir)
-        os.chdir(task_dir)
-        load.make_room(task_dir, core_modules)
-        handler = load.find_handler(about.get("handler", ""), task_dir)
+        handler = load_handler(about, task_dir, core_modules)
     except SystemExit:
         raise
     except BaseException as error:

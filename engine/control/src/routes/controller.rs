@@ -158,7 +158,7 @@ async fn node_view(State(node): Shared) -> Reply {
     let funclets: Vec<_> = snapshot
         .funclets
         .iter()
-        .map(|(index, description)| overview::funclet(*index, &description.node))
+        .map(|(index, description)| overview::funclet(*index, description, &node.runtimes))
         .collect();
     let runtimes: Vec<_> = node.runtimes.iter().map(overview::runtime).collect();
     let skipped = node.skipped.lock().await.clone();

@@ -55,6 +55,9 @@ fn fake_funclet(slots: Vec<SlotInfo>) -> (OwnedFd, Receiver<(SlotId, Generation)
                 Request::Describe => {
                     say(Event::Shortage { memory_mb: 1 });
                     slots.iter().for_each(|slot| say(Event::Slot(*slot)));
+                    let (floor, target, cold, creating) = (4, 9, 3, 2);
+                    let runtime = RuntimeIndex(1);
+                    say(Event::Pool(PoolInfo { runtime, floor, target, cold, creating }));
                     say(Event::Node(NodeInfo {
                         memory_capacity_bytes: 8 << 30,
                         memory_allocatable_bytes: 32 << 30,
@@ -233,6 +236,8 @@ fn instances_and_node_are_for_the_command_line() {
     assert_eq!(list["Instances"].as_array().unwrap().len(), 1, "the pool's are no instances");
     let node = bench.controller("GET", "/v1/node").json();
     assert_eq!((&node["Phase"], &node["Funclets"][0]["SlotsTotal"]), (&"ready".into(), &20.into()));
+    let pool = serde_json::json!({"Runtime": "python3", "Floor": 4, "Target": 9, "Cold": 3, "Creating": 2});
+    assert_eq!(node["Funclets"][0]["Pools"], serde_json::json!([pool]));
     assert_eq!(
         (&node["Runtimes"][1]["Name"], &node["Shards"][0]["Counters"]["requests_total"]),
         (&"python3".into(), &0.into())

@@ -72,11 +72,16 @@ pub(crate) struct Config {
     pub boot_timeout: Duration,
     /// `None`: instances are never frozen.
     pub freeze_after: Option<Duration>,
+    /// `None`: idle runtimes are not asked whether they answer.
+    pub health_interval: Option<Duration>,
+    pub health_timeout: Duration,
     pub memory_bytes: u64,
     pub memory_overcommit: f64,
     pub placement: Placement,
     pub runtimes: Vec<PathBuf>,
     pub pool: BTreeMap<String, u32>,
+    pub pool_max: u32,
+    pub pool_fall_after: Duration,
     /// `None`: the program that was shipped with this one.
     pub init: Option<PathBuf>,
     pub rootfs: Rootfs,
@@ -197,8 +202,18 @@ impl Reader<'_> {
     }
 }
 
-fn freeze_after(text: &str) -> Result<Option<Duration>, String> {
+fn or_never(text: &str) -> Result<Option<Duration>, String> {
     if text == "never" { Ok(None) } else { value::duration(text, DURATION_MAX).map(Some) }
+}
+
+/// Where every moment makes no sense, 0 means never, too.
+fn or_never_zero(text: &str) -> Result<Option<Duration>, String> {
+    or_never(text).map(|after| after.filter(|after| !after.is_zero()))
+}
+
+#[expect(clippy::ref_option, reason = "settings are shown by reference")]
+fn show_or_never(after: &Option<Duration>) -> String {
+    after.map_or_else(|| "never".to_owned(), value::show_duration)
 }
 
 /// The longest that any timer of the configuration may be.
@@ -231,10 +246,10 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         simple_auth: r.switch("simple_auth"),
         http_trigger: r.switch("http_trigger"),
         max_runtime_idle: r.duration("max_runtime_idle", DURATION_MAX),
-        boot_timeout: r.one("boot_timeout", boot_timeout, |duration| value::show_duration(*duration)),
-        freeze_after: r.one("freeze_after", freeze_after, |after| {
-            after.map_or_else(|| "never".to_owned(), value::show_duration)
-        }),
+        boot_timeout: r.one("boot_timeout", more_than_nothing, |duration| value::show_duration(*duration)),
+        freeze_after: r.one("freeze_after", or_never, show_or_never),
+        health_interval: r.one("health_interval", or_never_zero, show_or_never),
+        health_timeout: r.one("health_timeout", more_than_nothing, |after| value::show_duration(*after)),
         memory_bytes: r.one("memory", |text| memory(text, machine), |bytes| value::show_size(*bytes)),
         memory_overcommit: r.one("memory_overcommit", value::factor, f64::to_string),
         placement: r.choice("placement", &[("home-core", Placement::HomeCore), ("free", Placement::Free)]),
@@ -244,6 +259,8 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
         pool: r.many("pool", pool, |pool| {
             pool.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(",")
         }),
+        pool_max: narrow(r.number("pool_max", 0, limits::SLOTS_MAX as u64)),
+        pool_fall_after: r.one("pool_fall_after", more_than_nothing, |after| value::show_duration(*after)),
         init: r
             .one("init", init, |path| path.as_ref().map_or("auto".into(), |path| path.display().to_string())),
         rootfs: r.many("rootfs", Rootfs::parse, Rootfs::to_string),
@@ -337,7 +354,7 @@ fn account(text: &str) -> Result<AccountId, String> {
     })
 }
 
-fn boot_timeout(text: &str) -> Result<Duration, String> {
+fn more_than_nothing(text: &str) -> Result<Duration, String> {
     match value::duration(text, DURATION_MAX)? {
         Duration::ZERO => Err("must be more than nothing".to_owned()),
         duration => Ok(duration),

@@ -95,6 +95,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         One,
         "The processes of an instance that has had no call for longer are stopped until the next; or never",
     ),
+    row(
+        "health_interval",
+        "DURATION",
+        "10s",
+        One,
+        "An idle runtime that was silent for longer is asked whether it still answers; or never",
+    ),
+    row(
+        "health_timeout",
+        "DURATION",
+        "5s",
+        One,
+        "One that does not answer within this is ended and replaced",
+    ),
     row("memory", "SIZE", "80%", One, "Memory of the node for functions: a size, or a part of the machine's"),
     row(
         "memory_overcommit",
@@ -117,6 +131,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         Pairs,
         "Prepared containers to keep, by runtime; others as runtime.toml says",
+    ),
+    row(
+        "pool_max",
+        "COUNT",
+        "64",
+        One,
+        "What demand may raise a runtime's prepared containers to, as far as memory and slots allow",
+    ),
+    row(
+        "pool_fall_after",
+        "DURATION",
+        "60s",
+        One,
+        "So long after the latest peak of demand a quarter of what it raised a pool by is given up, and again",
     ),
     row("init", "FILE", "auto", One, "The program that is process 1 of containers; auto: the one shipped"),
     row(

@@ -12,13 +12,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Shards, Store, StoreError};
-use faaster_shard::api::InstancePlacement;
+use faaster_limits::DESCRIPTORS_EXPECTED;
+use faaster_shard::api::{HealthRule, InstancePlacement};
 use faaster_shard::mailbox::CommandSender;
 use faaster_shard::{Packet, Port, Prepared, ShardConfig, ShardId, network};
 use faaster_store::log::LogBudget;
 use faaster_store::registry::RegistryError;
 use faaster_sys::seccomp::{Scope, engine_filter};
-use faaster_sys::{affinity, credentials};
+use faaster_sys::{affinity, credentials, fdtable};
 use tokio::sync::mpsc;
 
 use crate::clock::{Deadline, wait_readable};
@@ -50,6 +51,8 @@ pub(crate) enum EngineError {
     Shard(#[from] faaster_shard::PrepareError),
     #[error(transparent)]
     Credentials(#[from] credentials::CredentialsError),
+    #[error("cannot make room for descriptors: {0}")]
+    Descriptors(#[source] rustix::io::Errno),
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
     #[error("cannot use the data directory {path}: {source}")]
@@ -79,6 +82,7 @@ pub(crate) fn main() -> Outcome {
 }
 
 fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
+    fdtable::reserve(std::io::stderr(), DESCRIPTORS_EXPECTED).map_err(EngineError::Descriptors)?;
     let Inherited { link, start, supervisor, descriptors } = inherited;
     let config = &start.config;
     let prepared = prepare_shards(config, descriptors)?;
@@ -180,6 +184,9 @@ fn shard_settings(config: &Config) -> ShardConfig {
         http_trigger: config.http_trigger,
         max_runtime_idle: config.max_runtime_idle,
         freeze_after: config.freeze_after,
+        health: config
+            .health_interval
+            .map(|interval| HealthRule { interval, timeout: config.health_timeout }),
         placement: match config.placement {
             Placement::HomeCore => InstancePlacement::HomeCore,
             Placement::Free => InstancePlacement::Free,

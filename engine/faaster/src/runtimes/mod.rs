@@ -27,6 +27,8 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION_BYTES_MAX: usize = 4096;
 /// Bytes of a `runtime.toml`.
 const TOML_BYTES_MAX: u64 = 64 * 1024;
+/// What a function's `Runtime` adds to a name to have a process of its own.
+const UNFORKED: &str = "-exec";
 /// Stands for the interpreter's path in `runtime.toml`.
 const INTERPRETER: &str = "{interpreter}";
 
@@ -89,7 +91,10 @@ pub(crate) fn find(
         if let Some(example) = &toml.example {
             found.examples.insert(name.clone(), folder.join("examples").join(example));
         }
-        found.runtimes.push(specify(toml, folder, &interpreter, pool, tree));
+        let spec = specify(toml, folder, &interpreter, pool, tree);
+        let unforked = unforked(&spec, pool);
+        found.runtimes.push(spec);
+        found.runtimes.extend(unforked);
     }
     if found.runtimes.len() > faaster_limits::RUNTIMES_MAX {
         return Err(RuntimesError::TooMany(found.runtimes.len()));
@@ -173,10 +178,12 @@ fn specify(
         // Programs of somebody else's tree run in containers alone.
         version: if tree.is_none() { version(&fill(&toml.version)) } else { String::new() },
         argv: fill(&toml.argv),
+        fork_server: fill(&toml.fork_server),
         pool: pool.get(&toml.name).copied().unwrap_or(toml.pool),
         default_handler: toml.default_handler.unwrap_or_default(),
         default_code: toml.default_code.map(|code| folder.join(code)),
         calls: toml.calls,
+        forks: toml.forks,
         rootfs: tree,
         name: toml.name,
         names: toml.names,
@@ -184,6 +191,17 @@ fn specify(
         env: toml.env,
         folder,
     }
+}
+
+/// The same language for functions that want a process of their own: one that was executed and shares its memory, its
+/// address layout and its hash seed with nobody. Its containers boot when they are claimed.
+fn unforked(spec: &RuntimeSpec, pool: &BTreeMap<String, u32>) -> Option<RuntimeSpec> {
+    if spec.fork_server.is_empty() {
+        return None;
+    }
+    let name = format!("{}{UNFORKED}", spec.name);
+    let pool = pool.get(&name).copied().unwrap_or(0);
+    Some(RuntimeSpec { names: vec![name.clone()], name, pool, fork_server: vec![], ..spec.clone() })
 }
 
 /// First line of what the command says; empty if it says nothing in time.

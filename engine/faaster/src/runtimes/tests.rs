@@ -38,6 +38,24 @@ fn a_runtime_is_found_with_its_interpreter_and_version() {
 }
 
 #[test]
+fn a_runtime_with_a_fork_server_can_be_had_without() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "sh", &format!("{SHELL}fork_server = [\"{{interpreter}}\", \"-s\"]\nforks = 7\n"));
+    let pool = BTreeMap::from([("shell-exec".to_owned(), 1)]);
+    let found = find(&[folder.path().to_owned()], &pool, &mut on_host()).unwrap();
+    let [forked, unforked] = &found.runtimes[..] else { panic!("{found:?}") };
+    assert_eq!(
+        (&forked.fork_server[..], forked.forks),
+        (&["/bin/sh".to_owned(), "-s".to_owned()][..], Some(7))
+    );
+    assert_eq!(
+        (unforked.name.as_str(), unforked.pool, unforked.argv == forked.argv),
+        ("shell-exec", 1, true)
+    );
+    assert!(unforked.fork_server.is_empty() && unforked.names == ["shell-exec"]);
+}
+
+#[test]
 fn a_missing_interpreter_is_told_and_no_error() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "sh", &SHELL.replace("\"/bin/sh\"", "\"/no/sh\""));

@@ -104,6 +104,8 @@ pub(crate) struct Instance {
 /// How a test differs from the usual.
 pub(crate) struct Options {
     pub(crate) pool: u32,
+    pub(crate) pool_max: u32,
+    pub(crate) pool_fall_after: Duration,
     pub(crate) slots_max: u32,
     pub(crate) memory_bytes: u64,
     pub(crate) boot_timeout: Duration,
@@ -126,6 +128,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             pool: 1,
+            pool_max: 0,
+            pool_fall_after: faaster_limits::POOL_FALL_AFTER,
             slots_max: 8,
             memory_bytes: 4 << 30,
             boot_timeout: patience(faaster_limits::BOOT_TIMEOUT),
@@ -144,6 +148,8 @@ pub(crate) fn python() -> RuntimeSpec {
         version: String::new(),
         folder: PathBuf::new(),
         argv: ["/usr/bin/python3", "-I", "-S", "/var/runtime/boot.py"].map(str::to_owned).into(),
+        fork_server: vec![],
+        forks: None,
         env: BTreeMap::new(),
         pool: 1,
         default_handler: String::new(),
@@ -201,6 +207,8 @@ impl Node {
             shard_cores: cores.clone(),
             all_cores: cores,
             pool: Some(options.pool),
+            pool_max: options.pool_max,
+            pool_fall_after: options.pool_fall_after,
             network,
         };
         let (link, their_link) = socket_pair(SocketType::SEQPACKET);

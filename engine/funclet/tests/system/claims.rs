@@ -30,7 +30,7 @@ pub(crate) fn describe(engine: &mut Engine) -> (Vec<SlotInfo>, NodeInfo) {
         Event::Node(node) => Some(*node),
         _ => None,
     });
-    let is_slot = |event: &Event| matches!(event, Event::Slot(_));
+    let is_slot = |event: &Event| matches!(event, Event::Slot(_) | Event::Pool(_));
     let slots = engine.aside.iter().filter_map(|event| match event {
         Event::Slot(info) => Some(*info),
         _ => None,

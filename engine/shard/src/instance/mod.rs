@@ -13,6 +13,7 @@ use faaster_protocol::funclet::{End, Generation, Placement, SlotId};
 use faaster_sys::ring::Sock;
 
 use crate::call::Call;
+use crate::health::Health;
 use crate::ingress::ns;
 use crate::outbox::Outbox;
 use crate::phases::{Phases, Start};
@@ -67,6 +68,7 @@ pub(crate) struct Instance {
     /// What the funclet said of its end.
     pub(crate) end: Option<Ended>,
     pub(crate) alarm: Alarm,
+    pub(crate) health: Health,
     /// The cgroup file that tells its peak of memory.
     pub(crate) gauge: Option<OwnedFd>,
     /// What it printed before its first call, which gets it in its log's tail.
@@ -94,6 +96,8 @@ pub(crate) enum Ending {
     LoadFailed,
     /// It broke the frame protocol.
     Broken,
+    /// It did not answer a ping in time.
+    Unresponsive,
 }
 
 /// How its container ended.
@@ -149,6 +153,7 @@ impl Instance {
             channel_ended: false,
             end: None,
             alarm: Alarm::default(),
+            health: Health::default(),
             gauge: None,
             early_log: Vec::new(),
             dirty: false,

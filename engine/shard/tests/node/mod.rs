@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
 use faaster_protocol::funclet::{ClaimSource, Event, Generation, Request, SlotId};
-use faaster_shard::api::{InstancePlacement, ShardConfig};
+use faaster_shard::api::{HealthRule, InstancePlacement, ShardConfig};
 use faaster_shard::audit::Audit;
 use faaster_shard::{Command, CommandSender, Notice, Parts, Port, Shard, ShardId, network};
 use faaster_sys::ring::sim::{Faults, PeerView, RingId, Sim, SimHandle, WireId};
@@ -55,6 +55,10 @@ pub(crate) struct Answer {
 
 impl Node {
     pub(crate) fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub(crate) fn with(health: Option<HealthRule>) -> Self {
         let sim = SimHandle::new(1, Faults::NONE);
         let buffers = GroupSize { count: 64, bytes: 4096 };
         let mut ring = sim.ring(buffers, GroupSize { bytes: 32 * 1024, ..buffers });
@@ -72,6 +76,7 @@ impl Node {
             http_trigger: true,
             max_runtime_idle: Duration::from_secs(60),
             freeze_after: Some(Duration::from_secs(20)),
+            health,
             placement: InstancePlacement::Free,
             retry_after_secs: 7,
             funclets: 1,

@@ -40,6 +40,7 @@ pub(crate) fn config() -> ShardConfig {
         http_trigger: true,
         max_runtime_idle: Duration::from_secs(60),
         freeze_after: None,
+        health: None,
         placement: InstancePlacement::Free,
         retry_after_secs: 1,
         funclets: 1,

@@ -30,6 +30,8 @@ pub(crate) struct Trouble {
     pub(crate) crashes: bool,
     /// Handlers that never answer.
     pub(crate) silence: bool,
+    /// Runtimes that stop answering while they have nothing to do.
+    pub(crate) hangs: bool,
     /// A funclet that refuses or dies.
     pub(crate) funclet: bool,
     /// Versions whose handler cannot be loaded.
@@ -132,7 +134,7 @@ fn judge_call(
                 Act::TooLarge => text.contains("Function.ResponseSizeTooLarge"),
             };
             let neighbour = shared && trouble.crashes && is_death(&text);
-            let lost = trouble.funclet && is_death(&text);
+            let lost = (trouble.funclet || trouble.hangs) && is_death(&text);
             let not_loaded = trouble.bad_versions && (text.contains("no such handler") || is_death(&text));
             let fine = own || neighbour || lost || not_loaded;
             expect(fine, &format!("another error than {text}"))

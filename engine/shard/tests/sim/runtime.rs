@@ -42,6 +42,8 @@ pub(crate) struct Runtime {
     pub(crate) alive: bool,
     /// Its processes are stopped.
     pub(crate) frozen: bool,
+    /// Some of these stop answering for good.
+    may_hang: bool,
     input: Vec<u8>,
     /// Calls at once; `None` before `load`.
     quota: Option<usize>,
@@ -51,10 +53,14 @@ pub(crate) struct Runtime {
     seen: BTreeSet<u64>,
     sending: Vec<Sending>,
     shut_down: bool,
+    /// It promised to answer pings.
+    answers_pings: bool,
+    /// It hangs since then.
+    deaf_since_ns: Option<u64>,
 }
 
 impl Runtime {
-    pub(crate) fn new(channel: WireId, log: WireId, slot: u32, shard: usize) -> Self {
+    pub(crate) fn new(channel: WireId, log: WireId, slot: u32, shard: usize, may_hang: bool) -> Self {
         Self {
             channel,
             log,
@@ -62,6 +68,7 @@ impl Runtime {
             shard,
             alive: true,
             frozen: false,
+            may_hang,
             input: Vec::new(),
             quota: None,
             partial: BTreeMap::new(),
@@ -69,6 +76,8 @@ impl Runtime {
             seen: BTreeSet::new(),
             sending: Vec::new(),
             shut_down: false,
+            answers_pings: false,
+            deaf_since_ns: None,
         }
     }
 
@@ -79,7 +88,7 @@ impl Runtime {
         dice: &mut Dice,
         later: &mut Vec<(u64, RuntimeDeed)>,
     ) -> bool {
-        if !self.alive || self.frozen {
+        if !self.alive || self.frozen || self.deaf_since_ns.is_some() {
             return false;
         }
         let new = sim.take(self.channel, usize::MAX);
@@ -151,6 +160,15 @@ impl Runtime {
                     self.in_flight.remove(&id);
                 }
             }
+            FrameType::Ping => {
+                assert!(self.answers_pings, "a ping for a runtime that promised nothing");
+                assert!(self.in_flight.is_empty() && !self.shut_down, "a ping for a busy runtime");
+                if self.may_hang && dice.one_in(6) {
+                    self.deaf_since_ns = Some(sim.now_ns());
+                } else {
+                    sim.send(self.channel, &frame(FrameType::Pong, 0, 0, b"", b""));
+                }
+            }
             FrameType::Shutdown => {
                 self.shut_down = true;
                 // Some runtimes do not care and have to be killed.
@@ -208,13 +226,22 @@ impl Runtime {
         });
     }
 
+    /// Whether it has been hanging for longer than that.
+    pub(crate) fn hangs_longer_than(&self, limit_ns: u64, now_ns: u64) -> bool {
+        self.alive && self.deaf_since_ns.is_some_and(|since_ns| now_ns > since_ns + limit_ns)
+    }
+
     /// Does what was announced. The exit code, if that was its end.
     pub(crate) fn perform(&mut self, sim: &SimHandle, dice: &mut Dice, deed: RuntimeDeed) -> Option<u8> {
-        if !self.alive {
+        if !self.alive || self.deaf_since_ns.is_some() {
             return None;
         }
         match deed {
-            RuntimeDeed::Ready => sim.send(self.channel, &frame(FrameType::Ready, 0, 0, b"", b"")),
+            RuntimeDeed::Ready => {
+                self.answers_pings = !dice.one_in(4);
+                let meta: &[u8] = if self.answers_pings { br#"{"features":["ping"]}"# } else { b"" };
+                sim.send(self.channel, &frame(FrameType::Ready, 0, 0, meta, b""));
+            }
             RuntimeDeed::LoadError => {
                 let error = b"{\"errorMessage\":\"no such handler\"}";
                 sim.send(self.channel, &frame(FrameType::Error, 0, 0, b"", error));

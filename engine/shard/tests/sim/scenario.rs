@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use faaster_function::{Deployed, deployed::Concurrency};
 use faaster_protocol::funclet::{CodeHash, RuntimeIndex};
-use faaster_shard::api::{InstancePlacement, ShardConfig};
+use faaster_shard::api::{HealthRule, InstancePlacement, ShardConfig};
 use faaster_sys::ring::GroupSize;
 use faaster_sys::ring::sim::{Dice, Faults};
 
@@ -67,6 +67,8 @@ impl Plan {
 }
 
 const TIMEOUT_SECS_MAX: u64 = 3;
+/// Shorter than every function's time-out, so that a call behind a ping that nobody answers ends with it.
+pub(crate) const HEALTH_TIMEOUT_NS: u64 = 500_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl Scenario {
         let trouble = Trouble {
             crashes: dice.one_in(3),
             silence: dice.one_in(3),
+            hangs: dice.one_in(3),
             funclet,
             bad_versions: dice.one_in(6),
             removals,
@@ -156,6 +159,13 @@ impl Scenario {
                 1 => Some(Duration::from_millis(3)),
                 _ => Some(Duration::from_millis(200)),
             },
+            health: match self.length_ns % 4 {
+                0 => None,
+                1 => Some(Duration::from_millis(2)),
+                2 => Some(Duration::from_millis(50)),
+                _ => Some(Duration::from_millis(700)),
+            }
+            .map(|interval| HealthRule { interval, timeout: Duration::from_nanos(HEALTH_TIMEOUT_NS) }),
             placement: if self.length_ns.is_multiple_of(2) {
                 InstancePlacement::Free
             } else {

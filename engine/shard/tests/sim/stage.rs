@@ -17,7 +17,7 @@ use faaster_sys::ring::sim::{Dice, Faults, RingId, Sim, SimHandle, WireId};
 use crate::client::{Client, State};
 use crate::funclet::{Funclet, FuncletDeed};
 use crate::runtime::{Runtime, RuntimeDeed};
-use crate::scenario::Scenario;
+use crate::scenario::{HEALTH_TIMEOUT_NS, Scenario};
 
 /// Something that happens at a time of its own.
 #[derive(Debug)]
@@ -78,6 +78,8 @@ pub(crate) struct Stage {
 }
 
 const TRACE_MAX: usize = 400;
+/// What an instance may have been hanging for: the time-out of its ping, and slack for slow operations.
+const HANG_NS_MAX: u64 = HEALTH_TIMEOUT_NS + 600_000_000;
 
 impl Stage {
     pub(crate) fn new(seed: u64) -> Self {
@@ -307,6 +309,11 @@ impl Stage {
         let mut later = Vec::new();
         for at in self.live.clone() {
             progressed |= self.runtimes[at].poll(&self.sim, &mut self.dice, &mut later);
+            assert!(
+                !self.runtimes[at].hangs_longer_than(HANG_NS_MAX, now_ns),
+                "nobody ended {:?}",
+                self.runtimes[at]
+            );
             for (delay_ns, deed) in later.drain(..) {
                 self.later(delay_ns, Deed::Runtime(at, deed));
             }
@@ -410,7 +417,8 @@ impl Stage {
         let (log, engine_log) = self.sim.pipe();
         self.seats[shard].funclet.claimed(&self.sim, claim, slot, vec![engine_channel, engine_log]);
         self.live.insert(self.runtimes.len());
-        self.runtimes.push(Runtime::new(channel, log, slot, shard));
+        let may_hang = self.scenario.trouble.hangs;
+        self.runtimes.push(Runtime::new(channel, log, slot, shard, may_hang));
     }
 
     fn operate(&mut self, act: Act) {

@@ -24,6 +24,10 @@ const WINDOW: u16 = 7;
 const CANCEL: u16 = 8;
 const ERROR: u16 = 9;
 const SHUTDOWN: u16 = 11;
+const PING: u16 = 12;
+const PONG: u16 = 13;
+/// What `ready` says of this runtime: it answers pings.
+const ABOUT: &[u8] = br#"{"features":["ping"]}"#;
 
 /// Bounds of the protocol, sections 2 and 5.
 const META_BYTES_MAX: usize = 65_536;
@@ -63,9 +67,10 @@ pub fn take() -> io::Result<File> {
 /// Reading or writing failed, or the engine sent something that is no frame.
 pub fn serve(mut channel: File, handler: Handler) -> io::Result<()> {
     let mut worker = Worker::new(handler);
-    worker.put_header(READY, 0, 0, 0);
+    worker.put_ready();
     let mut input = vec![0_u8; READ_BYTES];
     let mut filled = 0;
+    let mut next = Next::Read;
     loop {
         match channel.write_all(&worker.out) {
             Ok(()) => worker.out.clear(),
@@ -73,17 +78,21 @@ pub fn serve(mut channel: File, handler: Handler) -> io::Result<()> {
             Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(cause) => return Err(cause),
         }
-        let count = match channel.read(&mut input[filled..]) {
-            Ok(count) => count,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
-            Err(cause) => return Err(cause),
-        };
-        if count == 0 {
-            return Ok(());
+        if next == Next::Read {
+            let count = match channel.read(&mut input[filled..]) {
+                Ok(count) => count,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+                Err(cause) => return Err(cause),
+            };
+            if count == 0 {
+                return Ok(());
+            }
+            filled += count;
         }
-        filled += count;
-        let parsed = match worker.take_frames(&input[..filled])? {
-            Progress::Parsed(parsed) => parsed,
+        let parsed;
+        (parsed, next) = match worker.take_frames(&input[..filled])? {
+            Progress::Parsed(parsed) => (parsed, Next::Read),
+            Progress::Pinged(parsed) => (parsed, Next::Parse),
             Progress::Shutdown => return Ok(()),
         };
         input.copy_within(parsed..filled, 0);
@@ -94,9 +103,19 @@ pub fn serve(mut channel: File, handler: Handler) -> io::Result<()> {
     }
 }
 
+/// What follows when all that is to be written has been.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Read,
+    /// Frames may stand behind a ping.
+    Parse,
+}
+
 enum Progress {
     /// So many bytes were whole frames.
     Parsed(usize),
+    /// So many were, and the last was a ping: its answer is written before what stands behind it is run.
+    Pinged(usize),
     Shutdown,
 }
 
@@ -175,8 +194,12 @@ impl Worker {
             if header.kind == SHUTDOWN {
                 return Ok(Progress::Shutdown);
             }
-            self.take_frame(&header, &input[body..end])?;
             at = end;
+            if header.kind == PING {
+                self.put_header(PONG, 0, 0, 0);
+                return Ok(Progress::Pinged(at));
+            }
+            self.take_frame(&header, &input[body..end])?;
         }
         Ok(Progress::Parsed(at))
     }
@@ -247,6 +270,13 @@ impl Worker {
             }
         }
         self.outgoing.insert(id, outgoing);
+    }
+
+    fn put_ready(&mut self) {
+        let start = self.out.len();
+        self.put_header(READY, 0, 0, 0);
+        self.out[start + 24..start + 28].copy_from_slice(&length(ABOUT.len()).to_le_bytes());
+        self.out.extend_from_slice(ABOUT);
     }
 
     fn put_header(&mut self, kind: u16, flags: u16, id: u64, body_bytes: usize) {

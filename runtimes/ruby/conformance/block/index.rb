@@ -1,0 +1,3 @@
+def handler(event, _context)
+  sleep event["seconds"]
+end
