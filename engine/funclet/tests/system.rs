@@ -27,10 +27,10 @@ mod leftovers;
 mod pools;
 #[path = "system/programs.rs"]
 mod programs;
-#[path = "system/resize.rs"]
-mod resize;
 #[path = "system/reclaimed.rs"]
 mod reclaimed;
+#[path = "system/resize.rs"]
+mod resize;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/stuck.rs"]

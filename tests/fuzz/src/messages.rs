@@ -48,7 +48,7 @@ fn claim() -> Claim {
 /// Every kind byte, and some whole messages.
 pub fn seeds() -> Vec<Vec<u8>> {
     let (slot, generation) = (SlotId(3), Generation(4));
-    let mut seeds: Vec<Vec<u8>> = (0..10u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
+    let mut seeds: Vec<Vec<u8>> = (0..11u8).map(|kind| vec![kind; MESSAGE_BYTES]).collect();
     seeds.push(Request::Claim(claim()).encode().to_vec());
     seeds.push(Request::Kill { slot, generation }.encode().to_vec());
     seeds.push(Request::Place { slot, generation, placement: Placement::Core(1) }.encode().to_vec());
