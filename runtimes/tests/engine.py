@@ -153,6 +153,7 @@ class Instance:
 
     def _spawn(self):
         env = dict(self.runtime.about.get("env", {}))
+        env["FAASTER_IMPORTS"] = " ".join(self.runtime.about.get("imports", []))
         env["FAASTER_TASK_DIR"] = self.task.name
         env["FAASTER_RUNTIME_DIR"] = str(self.runtime.folder)
         if self.exec_kind:

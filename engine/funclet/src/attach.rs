@@ -77,6 +77,7 @@ impl Funclet {
         let container = self.slots.live(id, generation).expect("still there");
         container.state.apply(Change::Handed);
         self.faults.at(FaultPoint::ClaimHanded);
+        self.pools[usize::from(waiting.claim.runtime.0)].served();
         let gauge = self.cgroups.peak_gauge(&container.group);
         let descriptors = [unclaimed.channel, unclaimed.log].into_iter().chain(gauge).collect();
         let sent = self.channels.send(waiting.channel, &event, descriptors);

@@ -3,7 +3,7 @@
 //! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
 
 use faaster_init::{RECORD_BYTES, Record};
-use faaster_limits::{BOOT_BACKOFF_MIN, BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, POOL_REFILL_QUIET};
+use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
@@ -366,13 +366,13 @@ impl Funclet {
         let until = Nanos::now().after(CGROUP_REMOVE_TIMEOUT);
         let Some(container) = self.slots.live(id, generation) else { return };
         if container.state == State::Cold {
-            self.pools[container.runtime].remove(id, generation);
             let name = &self.config.runtimes[container.runtime].name;
-            notice(&self.config, &format!("a prepared container of runtime {name} ended by itself"));
+            let output = container.unclaimed.as_ref().map_or_else(String::new, boot_output);
+            let text = format!("a prepared container of runtime {name} ended by itself{output}");
+            notice(&self.config, &text);
             // Or one that boots and ends at once would be made over and over.
-            let now = Nanos::now();
-            self.pools[container.runtime].backoff.failed(now);
-            self.timers.add(now.after(BOOT_BACKOFF_MIN), Timer::Retry);
+            let next = self.pools[container.runtime].died(id, generation, Nanos::now());
+            self.timers.add(next, Timer::Retry);
         }
         container.state.apply(Change::Died);
         self.poller.remove(&container.pidfd);

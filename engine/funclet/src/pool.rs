@@ -20,6 +20,8 @@ pub(crate) struct Pool {
     cold: Vec<(SlotId, Generation)>,
     creating: Vec<(SlotId, Generation)>,
     pub backoff: Backoff,
+    /// Of those that booted and ended before a claim took one. A boot that succeeds says nothing about them.
+    deaths: Backoff,
 }
 
 impl Pool {
@@ -60,6 +62,21 @@ impl Pool {
         self.cold.last().copied()
     }
 
+    /// A claimable one has ended by itself; when the next may be made. Those that end at about the same time count once.
+    pub(crate) fn died(&mut self, id: SlotId, generation: Generation, now: Nanos) -> Nanos {
+        self.remove(id, generation);
+        if let Some(until) = self.deaths.blocked_until(now) {
+            return until;
+        }
+        self.deaths.failed(now);
+        self.deaths.blocked_until(now).unwrap_or(now)
+    }
+
+    /// A claim has got one.
+    pub(crate) fn served(&mut self) {
+        self.deaths.succeeded();
+    }
+
     /// One was taken, evicted or has died.
     pub(crate) fn remove(&mut self, id: SlotId, generation: Generation) {
         self.cold.retain(|entry| *entry != (id, generation));
@@ -77,12 +94,15 @@ impl Pool {
 
     /// It failed more than once in a row and is not tried again yet: not worth a claim's waiting.
     pub(crate) fn is_hopeless(&self, now: Nanos) -> bool {
-        self.backoff.failures() > 1 && self.creating.is_empty() && self.backoff.blocked_until(now).is_some()
+        let is_lost = |backoff: &Backoff| backoff.failures() > 1 && backoff.blocked_until(now).is_some();
+        self.creating.is_empty() && (is_lost(&self.backoff) || is_lost(&self.deaths))
     }
 
     /// Boots share the processors: all at once, the first would be ready no sooner than the last.
     fn may_make_one(&self, at_once: usize, now: Nanos) -> bool {
-        self.creating.len() < at_once && self.backoff.blocked_until(now).is_none()
+        self.creating.len() < at_once
+            && self.backoff.blocked_until(now).is_none()
+            && self.deaths.blocked_until(now).is_none()
     }
 
     /// Cold ones and those that are to become cold.
@@ -158,6 +178,24 @@ mod tests {
         assert_eq!(pool.peek(), Some(id(2)));
         pool.remove(id(2).0, id(2).1);
         assert_eq!((pool.peek(), pool.cold_count(), pool.creating_count()), (Some(id(1)), 1, 0));
+    }
+
+    #[test]
+    fn a_runtime_that_dies_before_it_is_claimed_is_made_less_and_less_often() {
+        let mut pool = Pool::new(1);
+        let (mut now, mut pauses) = (Nanos(0), Vec::new());
+        for number in 1..=4 {
+            pool.began(id(number).0, id(number).1);
+            pool.booted(id(number).0, id(number).1);
+            let until = pool.died(id(number).0, id(number).1, now);
+            pauses.push(until.since(now).as_millis());
+            assert_eq!(pool.died(id(99).0, id(99).1, now), until, "at the same time");
+            assert!(!pool.may_make_one(8, now) && pool.may_make_one(8, until));
+            now = until;
+        }
+        assert_eq!(pauses, [100, 200, 400, 800]);
+        pool.served();
+        assert_eq!(pool.died(id(5).0, id(5).1, now).since(now).as_millis(), 100);
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub struct RuntimeToml {
     /// Children after which another fork server takes its place.
     #[serde(default)]
     pub forks: Option<u32>,
+    /// Modules that a process loads before a function is known.
+    #[serde(default)]
+    pub imports: Vec<String>,
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     pub pool: u32,

@@ -10,7 +10,8 @@ import os
 import socket
 import sys
 
-PRIME_MODULES = "prime/modules.txt"
+# Names of modules, separated by spaces: `imports` of runtime.toml.
+IMPORTS = "FAASTER_IMPORTS"
 PRIME_TASK = "prime/task"
 PRIME_MODULE = "prime_index"
 # The meta of a `load` frame (docs/protocol.md section 4).
@@ -29,14 +30,11 @@ ABOUT = {
 
 def run(runtime_dir):
     """Imports the listed modules, then goes through a cold start with the dummy handler. What fails here is left to fail when it is used."""
-    with open(os.path.join(runtime_dir, PRIME_MODULES), encoding="utf-8") as listed:
-        for line in listed:
-            name = line.partition("#")[0].strip()
-            if name:
-                try:
-                    importlib.import_module(name)
-                except ImportError:
-                    pass
+    for name in os.environ.pop(IMPORTS, "").split():
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
     _rehearse(os.path.join(runtime_dir, PRIME_TASK))
     gc.collect()
     gc.freeze()  # the collector need not look at all this again, nor dirty pages that are shared

@@ -30,6 +30,8 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 const VERSION_BYTES_MAX: usize = 4096;
 /// Bytes of a `runtime.toml`.
 const TOML_BYTES_MAX: u64 = 64 * 1024;
+/// Tells a runtime's processes what to load before a function is known (runtimes/README.md).
+const IMPORTS: &str = "FAASTER_IMPORTS";
 /// What a function's `Runtime` adds to a name to have a process of its own.
 const UNFORKED: &str = "-exec";
 /// Stands for the interpreter's path in `runtime.toml`.
@@ -150,6 +152,9 @@ fn read_toml(path: &Path) -> Result<RuntimeToml, RuntimesError> {
     if toml.names.is_empty() || toml.argv.is_empty() {
         return Err(bad("names and argv must not be empty".to_owned()));
     }
+    if toml.imports.iter().any(|name| name.is_empty() || name.contains(char::is_whitespace)) {
+        return Err(bad("imports must be names of modules".to_owned()));
+    }
     let climbs = |path: &Path| path.is_absolute() || path.components().any(|part| part.as_os_str() == "..");
     let example = toml.example.as_ref().map(Path::new);
     if toml.default_code.as_deref().into_iter().chain(example).any(climbs) {
@@ -177,6 +182,10 @@ fn specify(
     let fill = |words: &[String]| {
         words.iter().map(|word| word.replace(INTERPRETER, &interpreter)).collect::<Vec<_>>()
     };
+    let mut env = toml.env;
+    if !toml.imports.is_empty() {
+        env.insert(IMPORTS.to_owned(), toml.imports.join(" "));
+    }
     RuntimeSpec {
         // Programs of somebody else's tree run in containers alone.
         version: if tree.is_none() { version(&fill(&toml.version)) } else { String::new() },
@@ -191,7 +200,7 @@ fn specify(
         name: toml.name,
         names: toml.names,
         kind: toml.kind,
-        env: toml.env,
+        env,
         folder,
     }
 }

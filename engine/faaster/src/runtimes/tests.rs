@@ -23,6 +23,7 @@ version = ["{interpreter}", "-c", "echo shell 1.0; echo more"]
 argv = ["{interpreter}", "/var/runtime/bootstrap"]
 pool = 2
 example = "hello"
+imports = ["one", "two.three"]
 "#;
 
 #[test]
@@ -34,6 +35,7 @@ fn a_runtime_is_found_with_its_interpreter_and_version() {
     let [shell] = &found.runtimes[..] else { panic!("{found:?}") };
     assert_eq!((shell.name.as_str(), shell.version.as_str(), shell.pool), ("shell", "shell 1.0", 2));
     assert_eq!(shell.argv, ["/bin/sh", "/var/runtime/bootstrap"]);
+    assert_eq!(shell.env["FAASTER_IMPORTS"], "one two.three");
     assert_eq!(found.examples["shell"], folder.path().join("sh/examples/hello"));
 }
 
@@ -98,6 +100,7 @@ fn bad_runtimes_are_named() {
         ("pool = 2", "pool = 2\nsurprise = 1"),
         ("name = \"shell\"", "name = \"../shell\""),
         ("example = \"hello\"", "example = \"../hello\""),
+        ("two.three", "two three"),
         ("argv = [\"{interpreter}\", \"/var/runtime/bootstrap\"]", "argv = []"),
     ] {
         let folder = tempfile::tempdir().unwrap();
