@@ -16,9 +16,10 @@ SETTINGS = (
 
 
 def pool(node):
-    """What the node says of python3's."""
-    pools = get_json(node.controller, "/v1/node")["Funclets"][0]["Pools"]
-    return next(one for one in pools if one["Runtime"] == "python3")
+    """What the node says of python3's; nothing yet where its funclet has not answered."""
+    funclets = get_json(node.controller, "/v1/node")["Funclets"]
+    pools = funclets[0]["Pools"] if funclets else []
+    return next((one for one in pools if one["Runtime"] == "python3"), {"Cold": None, "Target": None})
 
 
 def first_calls(node, series):
