@@ -192,9 +192,11 @@ impl Funclet {
         let cgroups = cgroup::open(&config.cgroup_name())?;
         cgroups.weigh_top(config.all_cores.len())?;
         faults.at(FaultPoint::StartCgroups);
-        // Its thread stays in the host's mount namespace, which we leave next.
+        // Threads come first: they stay in the host's mount namespace, which we leave next, and one that was made later
+        // would share our root and working directory, with which no mount namespace of a container can be entered.
         let network = link::start_network(&config, &faults);
         faults.at(FaultPoint::StartNetwork);
+        let reclaimer = config.reclaim_frozen.then(Reclaimer::start).flatten();
         let rootfs =
             rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes, config.resolv_conf())
                 .inspect_err(|_| {
@@ -227,7 +229,7 @@ impl Funclet {
             rate: Rate::new(Nanos::now()),
             timers: Timers::default(),
             pools,
-            reclaimer: config.reclaim_frozen.then(Reclaimer::start).flatten(),
+            reclaimer,
             demand_alarm: Alarm::Wanted,
             fork_servers,
             aside: Aside::new(),
