@@ -28,8 +28,8 @@ class Series:
     drive: tuple
 
 
-# The engine keeps four containers of a runtime ready: groups of four are claims alone, for which the targets are. 40 calls at
-# fixed times show how long they wait for boots where the machine boots more slowly than they come.
+# The engine keeps four containers of a runtime ready, of Python's 64: groups of four are claims alone, for which the targets are.
+# 40 calls at fixed times show how long they wait for boots where the machine boots more slowly than they come.
 SERIES = (
     Series("apart", "100 ms apart", SAMPLES, ("--spacing", "100ms")),
     Series("close", "25 ms apart, by fours", 4, ("--spacing", "25ms")),
