@@ -102,8 +102,30 @@ def check_isolation():
                 yield path, number, f"names {name}, which is no test"
 
 
+def check_settings():
+    """Every setting of the engine has its place in the table of docs/operations.md, and nothing else has."""
+    path, source = "docs/operations.md", "engine/faaster/src/config/settings.rs"
+    table = (ROOT / source).read_text().split("SETTINGS: &[Setting] = &[")[1].split("\n];")[0]
+    known = set(re.findall(r'row\(\s*"(\w+)"', table))
+    if not known:
+        yield source, 1, "has no settings that this check could read"
+    documented, in_table = set(), False
+    for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+        if not line.startswith("|"):
+            in_table = False
+        elif line.startswith("| setting |"):
+            in_table = True
+        elif in_table:
+            for name in re.findall(r"`(\w+)`", line.split("|")[1]):
+                documented.add(name)
+                if name not in known:
+                    yield path, number, f"names {name}, which is no setting"
+    for name in sorted(known - documented):
+        yield path, 1, f"does not name the setting {name} in its table"
+
+
 def main():
-    problems = list(check_crates()) + list(check_isolation())
+    problems = list(check_crates()) + list(check_isolation()) + list(check_settings())
     for path in tracked("*.rs"):
         problems += check_rust(path, (ROOT / path).read_text())
     for path in tracked("*.py"):
