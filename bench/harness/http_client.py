@@ -114,6 +114,25 @@ def at_once(name, targets):
     return took
 
 
+def paced(name, target, rate, seconds):
+    """Calls a target `rate` times per second on one connection, in an open loop: milliseconds from the moment when each call
+    was due to its whole answer. It sleeps between calls: a generator that spins would take a core from what is measured."""
+    took, begun = [], time.monotonic()
+    ask = target.head_and_body()
+    with socket.create_connection(("127.0.0.1", target.port), timeout=ANSWER_SECONDS_MAX) as connection:
+        for number in range(int(rate * seconds)):
+            due = begun + number / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+            connection.sendall(ask)
+            answer = b""
+            while not _is_whole(answer):
+                answer += _more(connection)
+            took.append((time.monotonic() - due) * 1e3)
+            if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(target.expected):
+                raise Invalid(f"{name}: a call was answered {answer[:300]!r}")
+    return took
+
+
 def _is_whole(answer):
     """Whether an answer, which must tell its length, has all of its bytes."""
     head, end, body = answer.partition(b"\r\n\r\n")

@@ -30,7 +30,8 @@ def measure(tools, _options, log):
         text=True,
         timeout=SECONDS_MAX,
     )
-    rounds = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    # The first stands behind the test's name.
+    rounds = [json.loads(line[line.index("{") :]) for line in done.stdout.splitlines() if "made_us" in line]
     if done.returncode != 0 or not rounds:
         raise Invalid(f"the funclet's test ended with {done.returncode}: {(done.stderr + done.stdout)[-500:]}")
     ours = [one["made_us"] + one["removed_us"] for one in rounds]

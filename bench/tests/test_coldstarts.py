@@ -6,6 +6,7 @@
 import socketserver
 import sys
 import threading
+import time
 import unittest
 from pathlib import Path
 
@@ -16,20 +17,20 @@ sys.dont_write_bytecode = True
 from harness import bursts, coldstarts, idle_instances  # noqa: E402
 from harness.errors import Invalid  # noqa: E402
 from harness.findings import Finding, percentile  # noqa: E402
-from harness.http_client import Target, at_once  # noqa: E402
+from harness.http_client import Target, at_once, paced  # noqa: E402
 
 
 class Answers(socketserver.BaseRequestHandler):
     """Answers a request in two pieces; `/wrong` wrongly, `/close` not at all."""
 
     def handle(self):
-        asked = self.request.recv(65536)
-        if asked.startswith(b"POST /close"):
-            return
-        body = b"wrong" if asked.startswith(b"POST /wrong") else b"Hello world!"
-        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-        self.request.sendall(answer[:20])
-        self.request.sendall(answer[20:])
+        while asked := self.request.recv(65536):
+            if asked.startswith(b"POST /close"):
+                return
+            body = b"wrong" if asked.startswith(b"POST /wrong") else b"Hello world!"
+            answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+            self.request.sendall(answer[:20])
+            self.request.sendall(answer[20:])
 
 
 class Computed(unittest.TestCase):
@@ -91,6 +92,14 @@ class AtOnce(unittest.TestCase):
         took = at_once("right", [self.target("/")] * 20)
         self.assertEqual(len(took), 20)
         self.assertTrue(all(one > 0 for one in took))
+
+    def test_paced_calls_are_counted_from_when_they_were_due(self):
+        began = time.monotonic()
+        took = paced("right", self.target("/"), 200, 0.1)
+        self.assertEqual(len(took), 20)
+        self.assertGreaterEqual(time.monotonic() - began, 19 / 200)
+        with self.assertRaises(Invalid):
+            paced("wrong", self.target("/wrong"), 200, 0.1)
 
     def test_one_wrong_or_missing_answer_is_no_measurement(self):
         for path in ("/wrong", "/close"):
