@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
 
+use crate::code_room::bring_back;
 use crate::code_thread::CodeThread;
 use crate::config::{ControlCommand, ControlConfig, Parts};
 use crate::deploy::collect_unused;
@@ -55,8 +56,9 @@ const LOG_ASKS_MAX: usize = 256;
 /// # Errors
 /// The stored functions cannot be loaded, or the shards are gone.
 pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError> {
-    let Parts { registry, mut code, runtimes, shards, mut notices, mut commands, log } = parts;
+    let Parts { registry, mut code, runtimes, shards, code_uses, mut notices, mut commands, log } = parts;
     code.limit(config.code_budget_bytes);
+    code.watch(code_uses);
     let code_disk = code.counters();
     let code = CodeThread::start(code).map_err(|source| ControlError::CodeThread { source })?;
     let (desk, funclets) = FuncletDesk::new();
@@ -80,7 +82,7 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
     let (loaded, mut loading) = oneshot::channel();
     let loader = node.clone();
     tokio::spawn(async move { drop(loaded.send(load(&loader).await)) });
-    tokio::spawn(collect_forever(Arc::downgrade(&node)));
+    tokio::spawn(collect_forever(Arc::downgrade(&node), collect_interval(node.config.code_idle)));
     tokio::spawn(measure_code(node.clone()));
     let (drained, mut draining) = oneshot::channel();
     let mut orders = Orders { node: node.clone(), desk, phase: phase_setter, drained: Some(drained) };
@@ -92,6 +94,9 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
             notice = notices.recv() => match notice {
                 Some(Notice::Request(request)) => server.accept(request),
                 Some(Notice::Log(chunk)) => keep(&mut logs, kept.as_ref(), chunk),
+                Some(Notice::CodeWanted { shard, function }) => {
+                    tokio::spawn(bring_back(node.clone(), shard, function));
+                }
                 Some(Notice::FuncletLost { shard, funclet }) => {
                     (node.log)(&format!("shard {} lost funclet {funclet}; waiting for its restart", shard.0));
                 }
@@ -187,13 +192,23 @@ async fn measure_code(node: Arc<Node>) {
 }
 
 /// Looks for unused code now and then, for as long as the node lives.
-async fn collect_forever(node: std::sync::Weak<Node>) {
+async fn collect_forever(node: std::sync::Weak<Node>, interval: Duration) {
     let mut seen = BTreeSet::new();
     loop {
-        tokio::time::sleep(CODE_COLLECT_INTERVAL).await;
+        tokio::time::sleep(interval).await;
         let Some(node) = node.upgrade() else { return };
         collect_unused(&node, &mut seen).await;
+        let idle = node.config.code_idle;
+        if let Ok(Err(error)) = node.code.run(move |store| store.sweep_idle(idle)).await {
+            (node.log)(&format!("code that nobody calls stays for now: {error}"));
+        }
     }
+}
+
+/// Often enough for the age that code may have.
+fn collect_interval(idle: Option<Duration>) -> Duration {
+    let half = idle.map_or(CODE_COLLECT_INTERVAL, |idle| idle / 2);
+    half.clamp(CODE_COLLECT_INTERVAL / 30, CODE_COLLECT_INTERVAL)
 }
 
 /// `None`: nothing is to be kept on disk.

@@ -180,6 +180,9 @@ async fn node_view(State(node): Shared) -> Reply {
             "Bytes": node.code_disk.held_bytes(),
             "BudgetBytes": node.config.code_budget_bytes,
             "RefusedTotal": node.code_disk.refused_total(),
+            "EvictedTotal": node.code_disk.evicted_total(),
+            "UnpackedAgainTotal": node.code_disk.unpacked_again_total(),
+            "InstancesEndedTotal": node.code_disk.instances_ended_total(),
         },
         // Stored functions whose runtime this node does not have.
         "SkippedFunctions": skipped,
