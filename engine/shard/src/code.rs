@@ -101,16 +101,19 @@ impl<R: Ring> Shard<R> {
                     function.code = CodeState::Assumed;
                 }
             }
-            Err(absent) => {
+            Err(CodeAbsent::NoRoom) => {
+                // It was looked for for as long as a call may wait; calls that came meanwhile have waited for less. Each
+                // has its own deadline.
                 self.functions.get_mut(index).code = CodeState::Assumed;
-                let refused = match absent {
-                    CodeAbsent::NoRoom => Refused::Busy,
-                    CodeAbsent::Missing => Refused::CodeMissing,
-                };
+                self.consider_starting(index);
+                self.keep_least_later(index);
+            }
+            Err(CodeAbsent::Missing) => {
+                self.functions.get_mut(index).code = CodeState::Assumed;
                 let function = self.functions.get(index);
                 if function.starting == 0 && function.instances.is_empty() {
                     self.counters.invocations_throttled_total += function.queue.len() as u64;
-                    self.fail_queue(index, Outcome::Refused(refused), b"");
+                    self.fail_queue(index, Outcome::Refused(Refused::CodeMissing), b"");
                 }
                 self.keep_least_later(index);
             }

@@ -114,19 +114,39 @@ fn a_call_waits_until_its_code_is_back_and_holds_it() {
 }
 
 #[test]
-fn what_cannot_be_brought_back_is_said() {
-    for (absent, status) in [(CodeAbsent::NoRoom, 429), (CodeAbsent::Missing, 500)] {
-        let (mut node, client, ticket) = one_call();
-        refuse(&mut node, ticket);
-        let asked = wanted(&mut node);
-        node.command(Command::Code(asked[0].clone(), Err(absent)));
-        assert_eq!(node.answer(client).status, status);
-        // The next call asks anew.
-        call(&mut node);
-        let ticket = claim(&mut node).expect("a claim");
-        refuse(&mut node, ticket);
-        assert_eq!(wanted(&mut node).len(), 1);
-    }
+fn code_that_is_lost_is_said() {
+    let (mut node, client, ticket) = one_call();
+    refuse(&mut node, ticket);
+    let asked = wanted(&mut node);
+    node.command(Command::Code(asked[0].clone(), Err(CodeAbsent::Missing)));
+    assert_eq!(node.answer(client).status, 500);
+    // The next call asks anew.
+    call(&mut node);
+    let ticket = claim(&mut node).expect("a claim");
+    refuse(&mut node, ticket);
+    assert_eq!(wanted(&mut node).len(), 1);
+}
+
+#[test]
+fn without_room_a_call_waits_to_its_deadline_and_code_is_asked_for_again() {
+    let (mut node, client, ticket) = one_call();
+    refuse(&mut node, ticket);
+    let asked = wanted(&mut node);
+    node.pass(std::time::Duration::from_millis(2000));
+    let later = call(&mut node);
+    node.command(Command::Code(asked[0].clone(), Err(CodeAbsent::NoRoom)));
+    let ticket = claim(&mut node).expect("it may be there by now");
+    refuse(&mut node, ticket);
+    assert_eq!(wanted(&mut node).len(), 1);
+    node.pass(std::time::Duration::from_millis(1500));
+    assert_eq!(node.answer(client).status, 429);
+    assert!(node.answers(later, false).is_empty(), "it came later, and waits on");
+    let lease = lease(&node);
+    node.command(Command::Code(asked[0].clone(), Ok(lease)));
+    let mut instance = node.start();
+    let (id, _) = node.call(&mut instance);
+    node.say(&instance, FrameType::Response, id, b"1");
+    assert_eq!(node.answer(later).status, 200);
 }
 
 #[test]
