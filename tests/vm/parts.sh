@@ -2,7 +2,7 @@
 
 # Rust tests that need a real kernel, then those of tests/system by module; `ends` are some of test_failures.
 ALL=(sys netlink shard funclet test_cgroups test_isolation test_failures test_crash test_start test_stop test_scheduling
-    test_lifecycle test_runtimes test_logs test_zip test_cli test_demo test_http conformance)
+    test_lifecycle test_runtimes test_usage test_logs test_zip test_cli test_demo test_http conformance)
 # What runs unless more is asked for.
 CHOSEN=(sys netlink shard funclet ends test_cgroups test_isolation test_stop)
 # Ends of instances that the kernel's limits and signals bring about.

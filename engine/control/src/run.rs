@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use faaster_limits::{
-    CODE_COLLECT_INTERVAL, CONTROL_HELD_BYTES_MAX, CONTROL_REQUESTS_MAX, DEPLOY_TIMEOUT, WRITE_TIMEOUT,
+    CODE_COLLECT_INTERVAL, CONTROL_HELD_BYTES_MAX, CONTROL_REPORT_TIMEOUT, CONTROL_REQUESTS_MAX,
+    DEPLOY_TIMEOUT, WRITE_TIMEOUT,
 };
 use faaster_shard::api::{ControlReply, ControlRequest, LogChunk, ReplyTo};
 use faaster_shard::{Command, Notice, Port, ShardId};
@@ -24,7 +25,7 @@ use crate::config::{ControlCommand, ControlConfig, Parts};
 use crate::deploy::collect_unused;
 use crate::funclets::FuncletDesk;
 use crate::log_thread::LogThread;
-use crate::logs::{Entry, LogDesk};
+use crate::logs::{Ask, Entry, LogDesk};
 use crate::node::{Node, NodeParts, Phase, ask_registry};
 use crate::routes;
 use crate::shards::ShardSilent;
@@ -102,7 +103,11 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
                 }
                 None => return Err(ControlError::ShardsGone),
             },
-            Some(ask) = asked.recv() => logs.ask(ask, Instant::now()),
+            Some(ask) = asked.recv() => {
+                if let Some(ask) = look_at_the_disk(&node, kept.as_ref(), ask) {
+                    logs.ask(ask, Instant::now());
+                }
+            }
             () = sleep_until(expiry) => logs.expire(Instant::now()),
             result = &mut loading, if is_loading => {
                 result.unwrap_or(Err(ControlError::ShardsGone))?;
@@ -225,6 +230,22 @@ fn start_log_thread(node: &Arc<Node>) -> Result<Option<LogThread>, ControlError>
     };
     let thread = LogThread::start(config.data.join("logs"), config.log_budget, counters, complain);
     thread.map(Some).map_err(|source| ControlError::LogThread { source })
+}
+
+/// A reader that begins gets what earlier engines kept as well: its question comes back with that. `Some`: it need not.
+fn look_at_the_disk(node: &Arc<Node>, kept: Option<&LogThread>, mut ask: Ask) -> Option<Ask> {
+    if ask.since > 0 || ask.earlier.is_some() {
+        return Some(ask);
+    }
+    let Some(found) = kept.and_then(|kept| kept.earlier(&ask.function)) else { return Some(ask) };
+    let back = node.logs.clone();
+    tokio::spawn(async move {
+        // A disk that is slow holds nobody up: what is in memory is told without it.
+        let found = timeout(CONTROL_REPORT_TIMEOUT, found).await;
+        ask.earlier = Some(found.ok().and_then(Result::ok).unwrap_or_default());
+        drop(back.send(ask).await);
+    });
+    None
 }
 
 fn keep(logs: &mut LogDesk, kept: Option<&LogThread>, chunk: LogChunk) {

@@ -212,7 +212,7 @@ async fn read_logs(
     let (reply, answer) = oneshot::channel();
     let function = format!("{}:{}", reference.account, reference.name);
     let version = reference.qualifier.as_ref().map(|qualifier| Qualifier::as_str(qualifier).to_owned());
-    let ask = logs::Ask { function, version, since, wait, reply };
+    let ask = logs::Ask { function, version, since, wait, earlier: None, reply };
     if node.logs.try_send(ask).is_err() {
         return later("too many requests for logs are waiting");
     }
