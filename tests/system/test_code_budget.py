@@ -13,7 +13,7 @@ import zipfile
 from support import machine
 from support.deploy import JSON, Call, Gate, get_json, instances, source
 from support.http_client import request
-from support.node import Node
+from support.node import Node, zipped
 from support.wait import PATIENCE_S, patience, timeout, until
 
 MEBIBYTE = 1 << 20
@@ -244,3 +244,21 @@ class IdleTest(CodeBudgetCase):
                 self.assertEqual(counters(node)["EvictedTotal"], turn + 1)
             self.assertEqual(node.invoke("f").text, "here")
             self.assertEqual(request(node.registry, "GET", "/v1/functions/f/code").status, 200)
+
+    def test_layers_go_and_come_back_with_the_function(self):
+        with self.node("--code-idle=1s", "--max-runtime-idle=1s") as node:
+            for layer in ("one", "two"):
+                body = {"Content": {"ZipFile": base64.b64encode(zipped({"same": layer, layer: layer})).decode()}}
+                answer = request(node.registry, "POST", f"/v1/layers/{layer}/versions", json.dumps(body), JSON)
+                self.assertEqual(answer.status, 200, answer)
+            read = "def handler(event, context):\n    return [open('/opt/' + name).read() for name in ('same', 'one', 'two')]\n"
+            node.deploy("merged", read, Layers=["one:1", "two:1"])
+            for _ in range(2):
+                self.assertEqual(node.invoke("merged").json(), ["two", "one", "two"])
+                # The function, its layers, and what they were merged to.
+                until(lambda: not unpacked(node), "all of it gone", patience_s=patience(60))
+            # The next engine knows what the merged one was made of.
+            self.assertEqual(node.stop(), 0)
+            node.start()
+            self.assertEqual(node.invoke("merged").json(), ["two", "one", "two"])
+            self.assertEqual(len(unpacked(node)), 4)

@@ -254,7 +254,11 @@ pub(crate) async fn collect_unused(node: &Arc<Node>, seen_before: &mut std::coll
             // Its instances will be gone by one of the next rounds.
             Ok(Removed::InUse) => continue,
             Ok(Removed::Yes | Removed::Pinned) => {}
-            Err(error) => (node.log)(&format!("unused code {hash} stays for now: {error}")),
+            Err(error) => {
+                // The next round tries again.
+                (node.log)(&format!("unused code {hash} stays for now: {error}"));
+                continue;
+            }
         }
         node.unused_code.lock().await.remove(&hash);
     }

@@ -10,8 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use faaster_limits::{
-    CODE_COLLECT_INTERVAL, CONTROL_HELD_BYTES_MAX, CONTROL_REPORT_TIMEOUT, CONTROL_REQUESTS_MAX,
-    DEPLOY_TIMEOUT, WRITE_TIMEOUT,
+    CODE_COLLECT_INTERVAL, CODE_COLLECT_INTERVAL_MIN, CONTROL_HELD_BYTES_MAX, CONTROL_REPORT_TIMEOUT,
+    CONTROL_REQUESTS_MAX, DEPLOY_TIMEOUT, WRITE_TIMEOUT,
 };
 use faaster_shard::api::{ControlReply, ControlRequest, LogChunk, ReplyTo};
 use faaster_shard::{Command, Notice, Port, ShardId};
@@ -213,7 +213,7 @@ async fn collect_forever(node: std::sync::Weak<Node>, interval: Duration) {
 /// Often enough for the age that code may have.
 fn collect_interval(idle: Option<Duration>) -> Duration {
     let half = idle.map_or(CODE_COLLECT_INTERVAL, |idle| idle / 2);
-    half.clamp(CODE_COLLECT_INTERVAL / 30, CODE_COLLECT_INTERVAL)
+    half.clamp(CODE_COLLECT_INTERVAL_MIN, CODE_COLLECT_INTERVAL)
 }
 
 /// `None`: nothing is to be kept on disk.

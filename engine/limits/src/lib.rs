@@ -155,6 +155,8 @@ pub const JOURNAL_OPERATIONS_MAX: usize = 1024;
 pub const JOURNAL_GROUP_MAX: usize = 256;
 /// Unused code is looked for this often, and must have been unused for as long; after a restart uses are known up to this.
 pub const CODE_COLLECT_INTERVAL: Duration = Duration::from_secs(30);
+/// As often at most, where code may rest for a short time only.
+pub const CODE_COLLECT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 // --- Functions and scheduling ----------------------------------------------------------------------------
 

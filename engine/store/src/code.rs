@@ -275,8 +275,15 @@ impl CodeStore {
     /// # Errors
     /// The disk refuses; then nothing is left of it.
     pub fn put_tree(&mut self, packages: &[CodeHash]) -> Result<CodeHash, CodeError> {
+        let is_new = !self.trees.contains_key(&tree_hash(packages));
         let hash = self.know_tree(packages);
-        self.restore_tree(packages)?;
+        if let Err(error) = self.restore_tree(packages) {
+            // Nobody else has named it, and now nobody will.
+            if is_new {
+                self.trees.remove(&hash);
+            }
+            return Err(error);
+        }
         *self.pins.entry(hash).or_default() += 1;
         Ok(hash)
     }

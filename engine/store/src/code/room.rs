@@ -229,6 +229,8 @@ impl CodeStore {
     /// The directory goes in one step: without it the package is not there.
     pub(super) fn remove_unpacked(&self, hash: &CodeHash) -> Result<(), CodeError> {
         let (directory, gone) = (self.directory(hash), self.aside(hash, "gone"));
+        // What an earlier try could not remove would be in the way.
+        remove_tree(&gone)?;
         match fs::rename(&directory, &gone) {
             Ok(()) => remove_tree(&gone),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
