@@ -112,6 +112,19 @@ def uses_of(pid):
     return {"memory": number_in(memory), "processes": number_in(cgroup_of(pid, "pids") / "pids.current")}
 
 
+def peak_of(pid):
+    """The most memory that a process's cgroup ever held, bytes."""
+    return number_in(cgroup_of(pid) / ("memory.peak" if is_cgroup_v2() else "memory.max_usage_in_bytes"))
+
+
+def cpu_us_of(pid):
+    """Processor time that a process's cgroup has used, microseconds."""
+    if is_cgroup_v2():
+        lines = (cgroup_of(pid, "cpu") / "cpu.stat").read_text().splitlines()
+        return int(dict(line.split() for line in lines)["usage_usec"])
+    return number_in(cgroup_of(pid, "cpuacct") / "cpuacct.usage") // 1000
+
+
 def abandoned_cgroups():
     """Directories of the cgroups of any engine in which, and below which, there is no process at all."""
     found = []

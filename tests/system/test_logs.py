@@ -1,10 +1,13 @@
 """What functions print: the tail of one call is exactly that call's, and nothing that is printed does harm."""
 
 import json
+import os
+import signal
 import unittest
 
-from support.deploy import Call, EngineCase, answers, log_of, printed, source, tail_of
+from support.deploy import Call, EngineCase, answers, get_json, log_of, printed, source, tail_of
 from support.http_client import request
+from support.node import Node
 from support.wait import timeout, until
 
 TAIL = {"Log-Type": "Tail"}
@@ -163,6 +166,59 @@ class LogTest(EngineCase):
         for line in log_of(self.node, "attributed").splitlines():
             _, request_id, text = line.split(" ", 2)
             self.assertEqual(request_id, ids[text.split()[-1]], line)
+
+
+class RestartTest(unittest.TestCase):
+    def lines(self, node):
+        """What the command line shows of the function, in order."""
+        ended = node.cli("logs", "says")
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        return [line.rsplit(" ", 1)[-1] for line in ended.stdout.splitlines()]
+
+    def say(self, node, word, lines):
+        """Calls until a call is answered; each prints its word."""
+        until(lambda: self.said(node, word), "an answer")
+        until(lambda: self.lines(node) == lines, f"the log {lines}")
+
+    @staticmethod
+    def said(node, word):
+        try:
+            return node.invoke("says", {"word": word}).status == 200
+        except OSError:
+            return False
+
+    def test_lines_outlast_the_engine_that_kept_them(self):
+        with Node("--pool=python3=1,nodejs=0,ruby=0,provided=0") as node:
+            node.deploy("says", "def handler(event, context):\n    print(event['word'])\n", Timeout=timeout(20))
+            self.say(node, "one", ["one"])
+            self.say(node, "two", ["one", "two"])
+            until(lambda: get_json(node.controller, "/v1/node")["LogDisk"]["Bytes"] > 0, "lines on disk")
+            old = node.engine_pid()
+            pidfd = os.pidfd_open(old)
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            until(lambda: node.engine_pid() != old, "another engine")
+            until(lambda: self.answers(node), "an engine that answers")
+            self.assertEqual(self.lines(node), ["one", "two"])
+            self.say(node, "three", ["one", "two", "three"])
+            # Whoever follows sees what is new, once.
+            page = get_json(node.controller, "/v1/functions/says/logs")
+            self.assertEqual([entry["Text"] for entry in page["Entries"]], ["one\n", "two\n", "three\n"])
+            more = get_json(node.controller, f"/v1/functions/says/logs?since={page['Cursor']}")
+            self.assertEqual(more["Entries"], [])
+            # Over a stop and a start as well.
+            self.assertEqual(node.stop(), 0)
+            node.start()
+            self.assertEqual(self.lines(node), ["one", "two", "three"])
+            other = get_json(node.controller, "/v1/functions/says/logs?Qualifier=7")
+            self.assertEqual(other["Entries"], [])
+
+    @staticmethod
+    def answers(node):
+        try:
+            return request(node.controller, "GET", "/readyz").status == 200
+        except OSError:
+            return False
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 # Rust tests that need a real kernel, then those of tests/system by module; `ends` are some of test_failures.
 ALL=(sys netlink shard funclet test_cgroups test_isolation test_failures test_crash test_start test_stop test_scheduling
-    test_lifecycle test_runtimes test_logs test_zip test_cli test_demo test_http conformance)
+    test_lifecycle test_runtimes test_usage test_logs test_zip test_cli test_demo test_http conformance)
 # What runs unless more is asked for.
-CHOSEN=(sys netlink shard funclet ends test_cgroups test_isolation test_stop)
+CHOSEN=(sys netlink shard funclet ends test_cgroups test_usage test_isolation test_stop)
 # Ends of instances that the kernel's limits and signals bring about.
 ENDS="a_process_that_runs_out_of_memory_is_named_so a_fork_bomb_is_bounded_and_the_node_survives
     the_number_of_processes_has_an_end daemons_go_with_their_container a_process_that_is_killed"

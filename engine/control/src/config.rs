@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use faaster_function::code_use::CodeUses;
 use faaster_function::{AccountId, FunctionRecord, RuntimeSpec};
 use faaster_shard::Notice;
 use faaster_store::code::{CodeError, Swept};
@@ -38,6 +39,8 @@ pub struct ControlConfig {
     pub log_budget: LogBudget,
     /// Bytes of packages on disk.
     pub code_budget_bytes: u64,
+    /// Unpacked code that was not used for so long is removed until it is; `None`: never.
+    pub code_idle: Option<Duration>,
     /// How many there are when all are up.
     pub funclets: u16,
     /// Of the engine, for `/v1/node`.
@@ -56,6 +59,8 @@ pub struct Parts {
     /// Position is the runtime's index, as the shards and funclets know it.
     pub runtimes: Arc<[RuntimeSpec]>,
     pub shards: Shards,
+    /// Which packages are in use; the shards take leases.
+    pub code_uses: Arc<CodeUses>,
     pub notices: Receiver<Notice>,
     pub commands: Receiver<ControlCommand>,
     pub log: OperatorLog,
@@ -99,7 +104,7 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens registry and code in `data`, which exists. Blocks; unpacks again what was lost. Call it before [`crate::run`].
+    /// Opens registry and code in `data`, which exists. Blocks. Call it before [`crate::run`].
     ///
     /// # Errors
     /// Either cannot be opened.
@@ -114,7 +119,7 @@ impl Store {
         // Merged trees have no zip to be unpacked again from.
         for layers in records.iter().filter_map(|record| record.settings.layers.as_ref()) {
             let packages: Vec<_> = layers.list.iter().map(|layer| layer.code.sha256).collect();
-            code.restore_tree(&packages)?;
+            code.know_tree(&packages);
         }
         Ok(Self { registry, journal, code, swept })
     }

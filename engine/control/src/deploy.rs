@@ -12,13 +12,14 @@ use faaster_function::{AccountHash, AccountId, FunctionName, RuntimeSpec, Versio
 use faaster_limits::DEPLOY_TIMEOUT;
 use faaster_protocol::funclet::CodeHash;
 use faaster_shard::Command;
-use faaster_store::code::CodeError;
+use faaster_store::code::{CodeError, Removed};
 use faaster_store::pack::{PackError, pack_folder};
 use faaster_store::registry::{Deleted, RegistryError, Upsert};
 use faaster_store::{CodeStore, Registry};
 
 use tokio::sync::OwnedMutexGuard;
 
+use crate::code_room;
 use crate::code_thread::CodeThreadError;
 use crate::layers;
 use crate::node::{Node, NotNow, ask_registry};
@@ -78,25 +79,23 @@ pub(crate) async fn create(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
     let runtimes = node.runtimes.clone();
     let version = subject.version.clone();
     let (registry, account) = (node.registry.clone(), subject.account.clone());
-    let judged = node
-        .code
-        .upload(move |store| {
-            let draft = draft::parse(&body)?;
-            let mut problems = Problems::default();
-            let drafted = settings::version_of(&draft, &mut problems);
-            let settings = settings::for_create(&draft, &runtimes, &mut problems);
-            let settings = problems.or(settings)?;
-            let code = match &draft.code {
-                Some(code) => store.put_zip(&decode_base64(code)?)?.code,
-                None => put_default(store, &settings, &runtimes)?,
-            };
-            let version = version.or(drafted).unwrap_or_else(Version::latest);
-            let mut judged = Judged { version, settings, code, pinned: vec![code.sha256] };
-            let asked = draft.layers.as_deref();
-            judged.add_layers(store, &registry, &account, asked)?;
-            Ok::<_, ChangeError>(judged)
-        })
-        .await??;
+    let judged = code_room::upload(node, move |store| {
+        let draft = draft::parse(&body)?;
+        let mut problems = Problems::default();
+        let drafted = settings::version_of(&draft, &mut problems);
+        let settings = settings::for_create(&draft, &runtimes, &mut problems);
+        let settings = problems.or(settings)?;
+        let code = match &draft.code {
+            Some(code) => store.put_zip(&decode_base64(code)?)?.code,
+            None => put_default(store, &settings, &runtimes)?,
+        };
+        let version = version.clone().or(drafted).unwrap_or_else(Version::latest);
+        let mut judged = Judged { version, settings, code, pinned: vec![code.sha256] };
+        let asked = draft.layers.as_deref();
+        judged.add_layers(store, &registry, &account, asked)?;
+        Ok(judged)
+    })
+    .await?;
     let key = faaster_function::identity::key(&subject.account, &subject.name, &judged.version);
     let order = node.lock_key(&key).await;
     apply(node.clone(), subject, judged, order).await
@@ -113,20 +112,19 @@ pub(crate) async fn update(node: &Arc<Node>, subject: Subject, body: Vec<u8>) ->
     let current = current.ok_or(ChangeError::Missing(key))?;
     let runtimes = node.runtimes.clone();
     let (registry, account) = (node.registry.clone(), subject.account.clone());
-    let judged = node
-        .code
-        .upload(move |store| {
-            let draft = draft::parse(&body)?;
-            let settings = judge_update(&draft, &current.settings, &runtimes, &version)?;
-            let zip = draft.code.as_deref().map(decode_base64).transpose()?;
-            let new = zip.map(|zip| store.put_zip(&zip)).transpose()?.map(|stored| stored.code);
-            let pinned = new.iter().map(|code| code.sha256).collect();
-            let mut judged = Judged { version, settings, code: new.unwrap_or(current.code), pinned };
-            let asked = draft.layers.as_deref();
-            judged.add_layers(store, &registry, &account, asked)?;
-            Ok::<_, ChangeError>(judged)
-        })
-        .await??;
+    let judged = code_room::upload(node, move |store| {
+        let draft = draft::parse(&body)?;
+        let settings = judge_update(&draft, &current.settings, &runtimes, &version)?;
+        let zip = draft.code.as_deref().map(decode_base64).transpose()?;
+        let new = zip.map(|zip| store.put_zip(&zip)).transpose()?.map(|stored| stored.code);
+        let pinned = new.iter().map(|code| code.sha256).collect();
+        let code = new.unwrap_or(current.code);
+        let mut judged = Judged { version: version.clone(), settings, code, pinned };
+        let asked = draft.layers.as_deref();
+        judged.add_layers(store, &registry, &account, asked)?;
+        Ok(judged)
+    })
+    .await?;
     apply(node.clone(), subject, judged, order).await
 }
 
@@ -246,38 +244,33 @@ async fn delete_one(node: &Node, subject: &Subject, version: Version) -> Result<
 }
 
 /// Removes code that no function names and no instance runs. Code seen unused for the first time is left for the next
-/// round: an instance may be on its way that no shard reports yet.
+/// round: a shard may still be about to hear that it is.
 pub(crate) async fn collect_unused(node: &Arc<Node>, seen_before: &mut std::collections::BTreeSet<CodeHash>) {
     let candidates = node.unused_code.lock().await.clone();
     let again: Vec<CodeHash> = candidates.intersection(seen_before).copied().collect();
     *seen_before = candidates;
-    if again.is_empty() {
-        return;
-    }
-    let Ok(reports) = node.shards.reports().await else { return };
-    let runs = |hash: &CodeHash| {
-        reports
-            .iter()
-            .flat_map(|report| &report.instances)
-            .any(|instance| instance.function.code == *hash || instance.function.layers == Some(*hash))
-    };
-    for hash in again.into_iter().filter(|hash| !runs(hash)) {
-        if let Err(error) = remove_code(node, hash).await {
-            (node.log)(&format!("unused code {hash} stays for now: {error}"));
+    for hash in again {
+        match remove_code(node, hash).await {
+            // Its instances will be gone by one of the next rounds.
+            Ok(Removed::InUse) => continue,
+            Ok(Removed::Yes | Removed::Pinned) => {}
+            Err(error) => {
+                // The next round tries again.
+                (node.log)(&format!("unused code {hash} stays for now: {error}"));
+                continue;
+            }
         }
         node.unused_code.lock().await.remove(&hash);
     }
 }
 
-async fn remove_code(node: &Node, hash: CodeHash) -> Result<(), ChangeError> {
+async fn remove_code(node: &Node, hash: CodeHash) -> Result<Removed, ChangeError> {
     let registry = node.registry.clone();
     let removed = node.code.run(move |store| {
         // Asked on the code thread: no deploy can put the same package between the answer and the removal.
         let uses = faaster_store::registry::wait(|done| registry.code_uses(hash, done))?;
-        if uses == 0 {
-            store.remove(&hash)?;
-        }
-        Ok::<_, ChangeError>(())
+        // One that is used again is as good as removed from the list.
+        if uses == 0 { Ok(store.remove(&hash)?) } else { Ok(Removed::Yes) }
     });
     removed.await?
 }

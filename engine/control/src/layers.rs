@@ -14,6 +14,7 @@ use faaster_store::registry::layers::NewLayer;
 use faaster_store::{CodeStore, Registry};
 use serde::Deserialize;
 
+use crate::code_room;
 use crate::deploy::{ChangeError, decode_base64};
 use crate::node::{Node, ask_registry};
 use crate::stamp::unix_now;
@@ -43,7 +44,7 @@ pub(crate) async fn publish(
     body: Vec<u8>,
 ) -> Result<LayerRecord, ChangeError> {
     node.ready_for_changes().await?;
-    let stored = node.code.upload(move |store| {
+    let stored = code_room::upload(node, move |store| {
         let body: Body<'_> = serde_json::from_slice(&body)
             .map_err(|error| Problems::from(format!("request body is no layer: {error}")))?;
         let description = body.description.unwrap_or_default();
@@ -55,9 +56,9 @@ pub(crate) async fn publish(
         let Some(zip) = zip else {
             return Err(Problems::from("Content.ZipFile is missing: a zip in base64".to_owned()).into());
         };
-        Ok::<_, ChangeError>((store.put_zip(&decode_base64(&zip)?)?.code, description))
+        Ok((store.put_zip(&decode_base64(&zip)?)?.code, description))
     });
-    let (code, description) = stored.await??;
+    let (code, description) = stored.await?;
     let node = node.clone();
     // A task of its own: once begun it goes on when the client has gone.
     let task = tokio::spawn(async move {

@@ -8,6 +8,7 @@
 //! names in the same style. A reply to HEAD holds the body of the GET: the shard sends its length only.
 #![forbid(unsafe_code)]
 
+mod code_room;
 mod code_thread;
 mod config;
 mod deploy;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use faaster_limits::{LOG_WRITES_BYTES_MAX, LOG_WRITES_MAX};
+use faaster_limits::{LOG_RING_BYTES_MAX, LOG_WRITES_BYTES_MAX, LOG_WRITES_MAX};
 use faaster_store::LogStore;
 use faaster_store::log::{Kept, LogBudget};
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::logs::Entry;
 
@@ -63,10 +63,21 @@ struct Chunk {
     line: Vec<u8>,
 }
 
+/// What the thread is to do.
+#[derive(Debug)]
+enum Job {
+    Keep(Chunk),
+    /// Read what earlier engines kept of a function.
+    Earlier {
+        function: String,
+        reply: oneshot::Sender<Vec<Entry>>,
+    },
+}
+
 /// A handle; when it is dropped, what was handed over is written, and the thread ends.
 #[derive(Debug)]
 pub(crate) struct LogThread {
-    chunks: Option<mpsc::Sender<Chunk>>,
+    jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     counters: Arc<LogCounters>,
 }
@@ -82,11 +93,11 @@ impl LogThread {
         counters: Arc<LogCounters>,
         complain: impl Fn(&str) + Send + 'static,
     ) -> io::Result<Self> {
-        let (chunks, queue) = mpsc::channel(LOG_WRITES_MAX);
+        let (jobs, queue) = mpsc::channel(LOG_WRITES_MAX);
         let writer = Writer { counters: counters.clone(), complain, is_broken: false };
         let run = move || writer.run(&root, budget, queue);
         let thread = std::thread::Builder::new().name("logs".into()).spawn(run)?;
-        Ok(Self { chunks: Some(chunks), thread: Some(thread), counters })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), counters })
     }
 
     /// Hands over output of a function; never waits.
@@ -94,19 +105,29 @@ impl LogThread {
         let mut line = serde_json::to_vec(entry).expect("texts always serialise");
         line.push(b'\n');
         let bytes = line.len() as u64;
-        let chunks = self.chunks.as_ref().expect("there until the drop");
+        let jobs = self.jobs.as_ref().expect("there until the drop");
         let waiting = self.counters.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let chunk = Chunk { function: function.to_owned(), line };
-        if waiting > LOG_WRITES_BYTES_MAX || chunks.try_send(chunk).is_err() {
+        if waiting > LOG_WRITES_BYTES_MAX || jobs.try_send(Job::Keep(chunk)).is_err() {
             self.counters.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.counters.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 }
 
+impl LogThread {
+    /// Asks for the last lines that a function printed before this engine's start. `None`: too much waits.
+    pub(crate) fn earlier(&self, function: &str) -> Option<oneshot::Receiver<Vec<Entry>>> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Earlier { function: function.to_owned(), reply };
+        let jobs = self.jobs.as_ref().expect("there until the drop");
+        jobs.try_send(job).is_ok().then_some(answer)
+    }
+}
+
 impl Drop for LogThread {
     fn drop(&mut self) {
-        self.chunks = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A panic of it has been told already.
             thread.join().ok();
@@ -122,7 +143,7 @@ struct Writer<C> {
 }
 
 impl<C: Fn(&str)> Writer<C> {
-    fn run(mut self, root: &std::path::Path, budget: LogBudget, mut queue: mpsc::Receiver<Chunk>) {
+    fn run(mut self, root: &std::path::Path, budget: LogBudget, mut queue: mpsc::Receiver<Job>) {
         let mut store = match LogStore::open(root, budget) {
             Ok(store) => Some(store),
             Err(error) => {
@@ -130,25 +151,39 @@ impl<C: Fn(&str)> Writer<C> {
                 None
             }
         };
-        while let Some(Chunk { function, line }) = queue.blocking_recv() {
-            let result = store.as_mut().map_or(Ok(Kept::No), |store| store.append(&function, &line));
-            let counter = match result {
-                Ok(Kept::Yes) => {
-                    self.is_broken = false;
-                    &self.counters.written_bytes
+        while let Some(job) = queue.blocking_recv() {
+            match job {
+                Job::Keep(chunk) => self.keep(store.as_mut(), &chunk),
+                Job::Earlier { function, reply } => {
+                    let most = LOG_RING_BYTES_MAX as u64;
+                    let lines =
+                        store.as_ref().map(|store| store.earlier(&function, most)).unwrap_or(Ok(Vec::new()));
+                    // What cannot be read is not there: the reader gets what is in memory.
+                    drop(reply.send(entries(&lines.unwrap_or_default())));
                 }
-                Ok(Kept::No) => &self.counters.dropped_bytes,
-                Err(error) => {
-                    self.broken(&error);
-                    &self.counters.dropped_bytes
-                }
-            };
-            counter.fetch_add(line.len() as u64, Ordering::Relaxed);
-            self.counters.waiting_bytes.fetch_sub(line.len() as u64, Ordering::Relaxed);
-            if let Some(store) = &store {
-                self.counters.held_bytes.store(store.bytes(), Ordering::Relaxed);
-                self.counters.removed_bytes.store(store.removed_bytes(), Ordering::Relaxed);
             }
+        }
+    }
+
+    fn keep(&mut self, mut store: Option<&mut LogStore>, chunk: &Chunk) {
+        let Chunk { function, line } = chunk;
+        let result = store.as_mut().map_or(Ok(Kept::No), |store| store.append(function, line));
+        let counter = match result {
+            Ok(Kept::Yes) => {
+                self.is_broken = false;
+                &self.counters.written_bytes
+            }
+            Ok(Kept::No) => &self.counters.dropped_bytes,
+            Err(error) => {
+                self.broken(&error);
+                &self.counters.dropped_bytes
+            }
+        };
+        counter.fetch_add(line.len() as u64, Ordering::Relaxed);
+        self.counters.waiting_bytes.fetch_sub(line.len() as u64, Ordering::Relaxed);
+        if let Some(store) = store {
+            self.counters.held_bytes.store(store.bytes(), Ordering::Relaxed);
+            self.counters.removed_bytes.store(store.removed_bytes(), Ordering::Relaxed);
         }
     }
 
@@ -159,6 +194,11 @@ impl<C: Fn(&str)> Writer<C> {
         }
         self.is_broken = true;
     }
+}
+
+/// Lines of a log as entries; what is none, of another version say, is left out.
+fn entries(lines: &[u8]) -> Vec<Entry> {
+    lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
 }
 
 #[cfg(test)]
@@ -190,11 +230,31 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_an_earlier_engine_come_back_and_its_own_do_not() {
+        let root = tempfile::tempdir().unwrap();
+        let start = || {
+            let (folder, counters) = (root.path().join("logs"), Arc::new(LogCounters::default()));
+            LogThread::start(folder, BUDGET, counters, |text| panic!("{text}")).unwrap()
+        };
+        let first = start();
+        first.keep("account:f", &entry("one\n"));
+        first.keep("account:f", &entry("two\n"));
+        assert_eq!(first.earlier("account:f").unwrap().blocking_recv().unwrap(), []);
+        drop(first);
+        std::fs::write(root.path().join("logs/account:f/00000000000000000007.log"), "no entry\n").unwrap();
+        let second = start();
+        second.keep("account:f", &entry("three\n"));
+        let earlier = second.earlier("account:f").unwrap().blocking_recv().unwrap();
+        assert_eq!(earlier, [entry("one\n"), entry("two\n")]);
+        assert_eq!(second.earlier("account:g").unwrap().blocking_recv().unwrap(), []);
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
         let counters = Arc::new(LogCounters::default());
         // Nobody takes what is handed over.
-        let (chunks, _queue) = mpsc::channel(LOG_WRITES_MAX);
-        let thread = LogThread { chunks: Some(chunks), thread: None, counters: counters.clone() };
+        let (jobs, _queue) = mpsc::channel(LOG_WRITES_MAX);
+        let thread = LogThread { jobs: Some(jobs), thread: None, counters: counters.clone() };
         let large = entry(&"x".repeat(1 << 20));
         (0..100).for_each(|_| thread.keep("f", &large));
         let waiting = counters.waiting_bytes.load(Ordering::Relaxed);

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use faaster_limits::{LOG_POLLS_MAX, LOG_RING_BYTES_MAX, LOG_RINGS_MAX};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// Some output of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Entry {
     /// Grows over all functions of the node.
@@ -43,6 +43,8 @@ pub(crate) struct Ask {
     pub(crate) since: u64,
     /// With nothing to show, wait for so long.
     pub(crate) wait: Duration,
+    /// What it printed before this engine's start; `None`: nobody has looked.
+    pub(crate) earlier: Option<Vec<Entry>>,
     pub(crate) reply: oneshot::Sender<Lines>,
 }
 
@@ -127,16 +129,17 @@ impl LogDesk {
     }
 
     fn read(&self, ask: &Ask) -> Lines {
-        let Some(ring) = self.rings.get(&ask.function) else {
-            return Lines { cursor: ask.since.min(self.cursor), ..Lines::default() };
-        };
         // The clock was set back meanwhile: then all that there is is new.
         let since = if ask.since > self.cursor { 0 } else { ask.since };
-        let wanted = |entry: &&Entry| {
-            entry.cursor > since && ask.version.as_ref().is_none_or(|version| *version == entry.version)
-        };
-        let entries: Vec<Entry> = ring.entries.iter().filter(wanted).cloned().collect();
-        Lines { entries, cursor: self.cursor.max(since), gap: since > 0 && ring.dropped > since }
+        let of_version =
+            |entry: &&Entry| ask.version.as_ref().is_none_or(|version| *version == entry.version);
+        let ring = self.rings.get(&ask.function);
+        let here = ring.iter().flat_map(|ring| &ring.entries).filter(|entry| entry.cursor > since);
+        let dropped = ring.map_or(0, |ring| ring.dropped);
+        // Not where lines between them and what is left here are gone.
+        let earlier = ask.earlier.iter().flatten().filter(|_| dropped == 0);
+        let entries = earlier.chain(here).filter(of_version).cloned().collect();
+        Lines { entries, cursor: self.cursor, gap: since > 0 && dropped > since }
     }
 
     /// The function written to longest ago makes room for a new one.
@@ -173,7 +176,7 @@ mod tests {
     fn ask(function: &str, since: u64, wait_ms: u64) -> (Ask, oneshot::Receiver<Lines>) {
         let (reply, answer) = oneshot::channel();
         let wait = Duration::from_millis(wait_ms);
-        (Ask { function: function.into(), version: None, since, wait, reply }, answer)
+        (Ask { function: function.into(), version: None, since, wait, earlier: None, reply }, answer)
     }
 
     fn read(desk: &mut LogDesk, function: &str, since: u64) -> Lines {
@@ -198,6 +201,31 @@ mod tests {
         assert_eq!(texts(&read(&mut desk, "f", first.cursor)), ["two"]);
         assert_eq!(texts(&read(&mut desk, "f", 999)), ["one", "two"], "a cursor of another life");
         assert!(read(&mut desk, "none", 0).entries.is_empty());
+    }
+
+    #[test]
+    fn lines_of_an_earlier_engine_come_first_and_once() {
+        let mut desk = LogDesk::new(5);
+        let earlier = || {
+            let other = Entry { version: "2".into(), ..entry("other") };
+            Some(vec![entry("old"), other])
+        };
+        let (mut first, mut answer) = ask("f", 0, 1000);
+        first.earlier = earlier();
+        first.version = Some("1".into());
+        desk.ask(first, Instant::now());
+        let lines = answer.try_recv().expect("there is something to tell");
+        assert_eq!((texts(&lines), lines.cursor), (vec!["old"], 5));
+        desk.append("f", entry("new"));
+        assert_eq!(texts(&read(&mut desk, "f", lines.cursor)), ["new"]);
+        let (mut both, mut answer) = ask("f", 0, 0);
+        both.earlier = earlier();
+        desk.ask(both, Instant::now());
+        assert_eq!(texts(&answer.try_recv().unwrap()), ["old", "other", "new"]);
+        desk.append("f", entry(&"x".repeat(LOG_RING_BYTES_MAX - 100)));
+        let (late, mut answer) = ask("f", 0, 0);
+        desk.ask(Ask { earlier: earlier(), ..late }, Instant::now());
+        assert_eq!(answer.try_recv().unwrap().entries.len(), 0, "what fits nowhere, and a hole before it");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Node {
     pub(crate) abnormal: Mutex<BTreeSet<(u16, u32, u32)>>,
     /// Code that perhaps nobody uses any more.
     pub(crate) unused_code: Mutex<BTreeSet<CodeHash>>,
+    /// Held by who ends instances so that code gets room.
+    pub(crate) code_room: Mutex<()>,
     /// BRNs of stored functions that this node has no runtime for.
     pub(crate) skipped: Mutex<Vec<String>>,
     key_locks: [Arc<Mutex<()>>; KEY_LOCKS],
@@ -101,6 +103,7 @@ impl Node {
             started: Instant::now(),
             abnormal: Mutex::default(),
             unused_code: Mutex::default(),
+            code_room: Mutex::default(),
             skipped: Mutex::default(),
             key_locks: std::array::from_fn(|_| Arc::default()),
         }

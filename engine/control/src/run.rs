@@ -10,7 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use faaster_limits::{
-    CODE_COLLECT_INTERVAL, CONTROL_HELD_BYTES_MAX, CONTROL_REQUESTS_MAX, DEPLOY_TIMEOUT, WRITE_TIMEOUT,
+    CODE_COLLECT_INTERVAL, CODE_COLLECT_INTERVAL_MIN, CONTROL_HELD_BYTES_MAX, CONTROL_REPORT_TIMEOUT,
+    CONTROL_REQUESTS_MAX, DEPLOY_TIMEOUT, WRITE_TIMEOUT,
 };
 use faaster_shard::api::{ControlReply, ControlRequest, LogChunk, ReplyTo};
 use faaster_shard::{Command, Notice, Port, ShardId};
@@ -18,12 +19,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::ServiceExt;
 
+use crate::code_room::bring_back;
 use crate::code_thread::CodeThread;
 use crate::config::{ControlCommand, ControlConfig, Parts};
 use crate::deploy::collect_unused;
 use crate::funclets::FuncletDesk;
 use crate::log_thread::LogThread;
-use crate::logs::{Entry, LogDesk};
+use crate::logs::{Ask, Entry, LogDesk};
 use crate::node::{Node, NodeParts, Phase, ask_registry};
 use crate::routes;
 use crate::shards::ShardSilent;
@@ -55,8 +57,9 @@ const LOG_ASKS_MAX: usize = 256;
 /// # Errors
 /// The stored functions cannot be loaded, or the shards are gone.
 pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError> {
-    let Parts { registry, mut code, runtimes, shards, mut notices, mut commands, log } = parts;
+    let Parts { registry, mut code, runtimes, shards, code_uses, mut notices, mut commands, log } = parts;
     code.limit(config.code_budget_bytes);
+    code.watch(code_uses);
     let code_disk = code.counters();
     let code = CodeThread::start(code).map_err(|source| ControlError::CodeThread { source })?;
     let (desk, funclets) = FuncletDesk::new();
@@ -80,7 +83,7 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
     let (loaded, mut loading) = oneshot::channel();
     let loader = node.clone();
     tokio::spawn(async move { drop(loaded.send(load(&loader).await)) });
-    tokio::spawn(collect_forever(Arc::downgrade(&node)));
+    tokio::spawn(collect_forever(Arc::downgrade(&node), collect_interval(node.config.code_idle)));
     tokio::spawn(measure_code(node.clone()));
     let (drained, mut draining) = oneshot::channel();
     let mut orders = Orders { node: node.clone(), desk, phase: phase_setter, drained: Some(drained) };
@@ -92,12 +95,19 @@ pub async fn run(config: ControlConfig, parts: Parts) -> Result<(), ControlError
             notice = notices.recv() => match notice {
                 Some(Notice::Request(request)) => server.accept(request),
                 Some(Notice::Log(chunk)) => keep(&mut logs, kept.as_ref(), chunk),
+                Some(Notice::CodeWanted { shard, function }) => {
+                    tokio::spawn(bring_back(node.clone(), shard, function));
+                }
                 Some(Notice::FuncletLost { shard, funclet }) => {
                     (node.log)(&format!("shard {} lost funclet {funclet}; waiting for its restart", shard.0));
                 }
                 None => return Err(ControlError::ShardsGone),
             },
-            Some(ask) = asked.recv() => logs.ask(ask, Instant::now()),
+            Some(ask) = asked.recv() => {
+                if let Some(ask) = look_at_the_disk(&node, kept.as_ref(), ask) {
+                    logs.ask(ask, Instant::now());
+                }
+            }
             () = sleep_until(expiry) => logs.expire(Instant::now()),
             result = &mut loading, if is_loading => {
                 result.unwrap_or(Err(ControlError::ShardsGone))?;
@@ -187,13 +197,23 @@ async fn measure_code(node: Arc<Node>) {
 }
 
 /// Looks for unused code now and then, for as long as the node lives.
-async fn collect_forever(node: std::sync::Weak<Node>) {
+async fn collect_forever(node: std::sync::Weak<Node>, interval: Duration) {
     let mut seen = BTreeSet::new();
     loop {
-        tokio::time::sleep(CODE_COLLECT_INTERVAL).await;
+        tokio::time::sleep(interval).await;
         let Some(node) = node.upgrade() else { return };
         collect_unused(&node, &mut seen).await;
+        let idle = node.config.code_idle;
+        if let Ok(Err(error)) = node.code.run(move |store| store.sweep_idle(idle)).await {
+            (node.log)(&format!("code that nobody calls stays for now: {error}"));
+        }
     }
+}
+
+/// Often enough for the age that code may have.
+fn collect_interval(idle: Option<Duration>) -> Duration {
+    let half = idle.map_or(CODE_COLLECT_INTERVAL, |idle| idle / 2);
+    half.clamp(CODE_COLLECT_INTERVAL_MIN, CODE_COLLECT_INTERVAL)
 }
 
 /// `None`: nothing is to be kept on disk.
@@ -210,6 +230,22 @@ fn start_log_thread(node: &Arc<Node>) -> Result<Option<LogThread>, ControlError>
     };
     let thread = LogThread::start(config.data.join("logs"), config.log_budget, counters, complain);
     thread.map(Some).map_err(|source| ControlError::LogThread { source })
+}
+
+/// A reader that begins gets what earlier engines kept as well: its question comes back with that. `Some`: it need not.
+fn look_at_the_disk(node: &Arc<Node>, kept: Option<&LogThread>, mut ask: Ask) -> Option<Ask> {
+    if ask.since > 0 || ask.earlier.is_some() {
+        return Some(ask);
+    }
+    let Some(found) = kept.and_then(|kept| kept.earlier(&ask.function)) else { return Some(ask) };
+    let back = node.logs.clone();
+    tokio::spawn(async move {
+        // A disk that is slow holds nobody up: what is in memory is told without it.
+        let found = timeout(CONTROL_REPORT_TIMEOUT, found).await;
+        ask.earlier = Some(found.ok().and_then(Result::ok).unwrap_or_default());
+        drop(back.send(ask).await);
+    });
+    None
 }
 
 fn keep(logs: &mut LogDesk, kept: Option<&LogThread>, chunk: LogChunk) {

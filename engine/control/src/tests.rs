@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use base64::Engine as _;
+use faaster_function::code_use::CodeUses;
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{AccountId, CallsAtOnce, Deployed, RuntimeSpec};
 use faaster_protocol::funclet::{
@@ -32,6 +33,7 @@ use crate::shards::Shards;
 use crate::{deploy, routes};
 
 mod changes;
+mod code_room;
 mod golden;
 mod introspection;
 mod layers;
@@ -59,6 +61,7 @@ struct Bench {
     told: Receiver<Told>,
     phase: watch::Sender<Phase>,
     funclets: FuncletDesk,
+    uses: Arc<CodeUses>,
     data: tempfile::TempDir,
 }
 
@@ -160,6 +163,7 @@ fn config(data: &Path, access: Access) -> ControlConfig {
         funclets: 2,
         log_budget: LogBudget { bytes: 1 << 20, per_function_bytes: 1 << 20 },
         code_budget_bytes: CODE_BUDGET_BYTES,
+        code_idle: None,
         version: "0.0.0",
         data: data.to_owned(),
     }
@@ -176,6 +180,8 @@ impl Bench {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let Store { registry, mut code, .. } = Store::open(data.path()).unwrap();
         code.limit(CODE_BUDGET_BYTES);
+        let uses = Arc::<CodeUses>::default();
+        code.watch(uses.clone());
         let code_disk = code.counters();
         let (funclets, up) = FuncletDesk::new();
         let (phase, seen) = watch::channel(Phase::Ready);
@@ -209,7 +215,7 @@ impl Bench {
             }
         });
         let (controller, registry) = (routes::controller(node.clone()), routes::registry(node.clone()));
-        Self { runtime, node, controller, registry, told, phase, funclets, data }
+        Self { runtime, node, controller, registry, told, phase, funclets, uses, data }
     }
 
     fn send(

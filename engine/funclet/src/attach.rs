@@ -97,7 +97,10 @@ impl Funclet {
 
     fn open_code(&self, code: CodeHash) -> Result<OwnedFd, Refused> {
         let folder = code::open(&self.rootfs.code_dir, code, self.config.engine_uid).map_err(|error| {
-            notice(&self.config, &format!("code {code} is refused: {error}"));
+            // What is not there is for the engine to bring back, and nobody's fault.
+            if error.errno() != Errno::NOENT {
+                notice(&self.config, &format!("code {code} is refused: {error}"));
+            }
             (Refusal::Code, Some(error.errno()))
         })?;
         code_mount(&folder).map_err(|errno| (Refusal::System, Some(errno)))

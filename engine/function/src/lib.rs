@@ -3,6 +3,7 @@
 //! Owns: the types that the registry stores and the shards run. Must not know: files, sockets, HTTP, containers.
 #![forbid(unsafe_code)]
 
+pub mod code_use;
 pub mod deployed;
 pub mod draft;
 pub mod identity;

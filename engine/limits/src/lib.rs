@@ -45,6 +45,16 @@ pub const LOG_WRITES_MAX: usize = 8192;
 pub const LOG_WRITES_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes of packages, packed and unpacked, that are kept on disk, unless configured.
 pub const CODE_DISK_BYTES_DEFAULT: u64 = 20 * 1024 * 1024 * 1024;
+/// Longest that unpacked code may be told to wait for the next call.
+pub const CODE_IDLE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Places of the table that says which packages are in use; packages of one place are in use together.
+pub const CODE_USE_PLACES: usize = 65_536;
+/// Instances that are ended so that code gets room on disk have ended after this, or there is no room.
+pub const CODE_ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks whether they have.
+pub const CODE_ROOM_POLL: Duration = Duration::from_millis(10);
+/// Between two looks for room while all code is in use.
+pub const CODE_ROOM_RETRY: Duration = Duration::from_millis(100);
 /// Functions whose log is kept in memory at once; the one written longest ago makes room.
 pub const LOG_RINGS_MAX: usize = 256;
 
@@ -143,8 +153,10 @@ pub const CODE_JOBS_MAX: usize = 16;
 pub const JOURNAL_OPERATIONS_MAX: usize = 1024;
 /// Registry writes that one commit carries.
 pub const JOURNAL_GROUP_MAX: usize = 256;
-/// Unused code is looked for this often, and must have been unused for as long.
+/// Unused code is looked for this often, and must have been unused for as long; after a restart uses are known up to this.
 pub const CODE_COLLECT_INTERVAL: Duration = Duration::from_secs(30);
+/// As often at most, where code may rest for a short time only.
+pub const CODE_COLLECT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 // --- Functions and scheduling ----------------------------------------------------------------------------
 
@@ -355,6 +367,7 @@ const _: () = assert!(
 );
 const _: () = assert!(LOG_DISK_PER_FUNCTION_BYTES_MIN <= LOG_DISK_PER_FUNCTION_BYTES_DEFAULT);
 const _: () = assert!(LOG_DISK_PER_FUNCTION_BYTES_DEFAULT <= LOG_DISK_BYTES_DEFAULT);
+const _: () = assert!(CODE_ROOM_POLL.as_millis() <= CODE_ROOM_RETRY.as_millis());
 const _: () = assert!(CODE_DISK_BYTES_DEFAULT > UNZIPPED_BYTES_MAX + ZIP_BYTES_MAX as u64);
 // A function key is a 32-digit hash, a name and a version with colons between; shards keep it in 256 bytes.
 const _: () = assert!(32 + 1 + FUNCTION_NAME_BYTES_MAX + 1 + VERSION_DIGITS_MAX <= 256);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use faaster_function::Deployed;
+use faaster_function::code_use::CodeLease;
 
 pub use crate::health::HealthRule;
 pub use crate::phases::Phases;
@@ -147,6 +148,8 @@ pub enum Command {
         reply: Reply<bool>,
     },
     Report(Reply<ShardReport>),
+    /// The answer to [`Notice::CodeWanted`].
+    Code(Arc<Deployed>, Result<CodeLease, CodeAbsent>),
     /// Stop accepting; finish what is in flight; then call back. Connections without a request are closed.
     Drain(Reply<ShardId>),
 }
@@ -160,9 +163,19 @@ impl std::fmt::Debug for Command {
             Self::FuncletUp { .. } => "FuncletUp",
             Self::Invalidate { .. } => "Invalidate",
             Self::Report(_) => "Report",
+            Self::Code(..) => "Code",
             Self::Drain(_) => "Drain",
         })
     }
+}
+
+/// Why a function's code is not there and cannot be brought back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeAbsent {
+    /// Code that is in use leaves no room for it on disk.
+    NoRoom,
+    /// It is lost, or cannot be read.
+    Missing,
 }
 
 /// Shard to control thread; handed to a [`Sink`].
@@ -170,6 +183,11 @@ impl std::fmt::Debug for Command {
 pub enum Notice {
     Request(ControlRequest),
     Log(LogChunk),
+    /// Calls wait for this function, and its code is not on disk, unpacked; [`Command::Code`] is the answer.
+    CodeWanted {
+        shard: ShardId,
+        function: Arc<Deployed>,
+    },
     /// A funclet's channel to this shard closed.
     FuncletLost {
         shard: ShardId,

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use faaster_function::Deployed;
+use faaster_function::code_use::CodeLease;
 use faaster_limits::{BOOT_TIMEOUT, PIDS_PER_CONTAINER_MAX, TMP_BYTES_DEFAULT};
 use faaster_protocol::frame::LoadMeta;
 use faaster_protocol::funclet::{
@@ -16,6 +17,7 @@ use rustix::io::Errno;
 
 use crate::answer::{Outcome, Refused};
 use crate::api::Notice;
+use crate::code::Word;
 use crate::event::Source;
 use crate::functions::key_hash;
 use crate::ingress::ns;
@@ -41,6 +43,8 @@ pub(crate) struct Claiming {
     deployed: Arc<Deployed>,
     asked_ns: u64,
     want: Want,
+    lease: CodeLease,
+    word: Word,
 }
 
 /// Whether the function still waits for a claim.
@@ -116,7 +120,7 @@ impl<R: Ring> Shard<R> {
         drop((self.sink)(notice));
     }
 
-    /// Asks for an instance. `false`: there is no funclet to ask right now.
+    /// Asks for an instance. `false`: there is no funclet to ask right now, or its code has to be brought back first.
     pub(crate) fn claim(&mut self, index: u32) -> bool {
         let count = self.funclets.len();
         let function = self.functions.get(index);
@@ -127,12 +131,18 @@ impl<R: Ring> Shard<R> {
         let sock = link.sock;
         let epoch = link.epoch;
         let funclet = u16::try_from(funclet).expect("at most FUNCLETS_MAX");
+        let Some((lease, word)) = self.lease_code(index) else { return false };
         let placement = self.first_placement(self.functions.get(index));
-        let want = Want::Wanted;
-        let asked_ns = self.now_ns;
-        let claiming =
-            Claiming { function: index, funclet, placement, deployed: deployed.clone(), asked_ns, want };
-        let id = self.claims.insert(claiming);
+        let id = self.claims.insert(Claiming {
+            function: index,
+            funclet,
+            placement,
+            deployed: deployed.clone(),
+            asked_ns: self.now_ns,
+            want: Want::Wanted,
+            lease,
+            word,
+        });
         let claim = Claim {
             ticket: Ticket(id.to_bits()),
             runtime: deployed.runtime,
@@ -282,6 +292,7 @@ impl<R: Ring> Shard<R> {
         instance.attach_ns = u64::from(attach_us) * 1000;
         instance.outbox.push_owned(frame);
         instance.gauge = descriptors.next();
+        instance.lease = Some(claiming.lease);
         let id = self.instances.insert(instance);
         self.functions.get_mut(index).instances.push(id);
         self.ring.receive(channel, Group::Instance, Source::InstanceReceive.of(id));
@@ -311,6 +322,9 @@ impl<R: Ring> Shard<R> {
                 self.keep_least_later(index);
                 self.functions.release_if_unused(index);
                 return;
+            }
+            Refusal::Code if claiming.word == Word::Assumed => {
+                return self.miss_code(index, &claiming.deployed);
             }
             Refusal::Memory => Refused::Busy,
             Refusal::Boot => Refused::NotReady,

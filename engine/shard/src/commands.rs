@@ -56,6 +56,7 @@ impl<R: Ring> Shard<R> {
                 reply(found.is_some());
             }
             Command::Report(reply) => reply(self.report()),
+            Command::Code(wanted, found) => self.on_code(&wanted, found),
             Command::Drain(reply) => self.on_drain(reply),
         }
     }

@@ -54,7 +54,10 @@ impl<R: Ring> Shard<R> {
             }
         }
         // Only now: a log tail asks the instance for its peak of memory.
-        let instance = self.instances.remove(id).expect("got above");
+        let mut instance = self.instances.remove(id).expect("got above");
+        if let Some(lease) = instance.lease.take() {
+            lease.used_until(instance.last_used_ns);
+        }
         self.ring.close(instance.channel);
         self.ring.close(instance.log);
         let alone = never_ready && self.functions.get(index).ready.is_empty();

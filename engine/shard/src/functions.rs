@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use crate::api::ShardId;
 use crate::call::Call;
+use crate::code::{CodeState, is_same_code};
 use crate::instance::Instance;
 use crate::slab::Id;
 use crate::timer::Alarm;
@@ -23,6 +24,7 @@ pub(crate) struct Function {
     pub(crate) deployed: Arc<Deployed>,
     pub(crate) home: ShardId,
     pub(crate) presence: Presence,
+    pub(crate) code: CodeState,
     pub(crate) queue: VecDeque<Id<Call>>,
     /// Instances of any revision, loading or later, not gone.
     pub(crate) instances: Vec<Id<Instance>>,
@@ -51,6 +53,7 @@ impl Function {
             deployed,
             home,
             presence: Presence::Deployed,
+            code: CodeState::Assumed,
             queue: VecDeque::new(),
             instances: Vec::new(),
             ready: Vec::new(),
@@ -135,6 +138,9 @@ impl Functions {
                 // Times of the old code say nothing of the new, and its instances take no more calls.
                 function.service_ns = 0;
                 function.ready.clear();
+            }
+            if !is_same_code(&deployed, &function.deployed) || function.presence == Presence::Removed {
+                function.code = CodeState::Assumed;
             }
             function.deployed = deployed;
             function.presence = Presence::Deployed;

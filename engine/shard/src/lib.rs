@@ -9,6 +9,7 @@ pub mod api;
 pub mod audit;
 mod call;
 mod claims;
+mod code;
 mod commands;
 mod connection;
 mod death;

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use faaster_function::Deployed;
+use faaster_function::code_use::CodeUses;
 use faaster_limits::{
     CLIENT_BUFFER_BYTES, CLIENT_BUFFERS, INSTANCE_BUFFER_BYTES, INSTANCE_BUFFERS, RING_COMPLETIONS,
     RING_ENTRIES,
@@ -74,6 +75,7 @@ impl Prepared {
         mailbox: MailboxEnd<Packet>,
         sink: Sink,
         seed: [u64; 2],
+        code_uses: Arc<CodeUses>,
         known: &[Arc<Deployed>],
     ) -> Result<std::convert::Infallible, PrepareError> {
         let shard = self.id;
@@ -86,7 +88,7 @@ impl Prepared {
         let bell = mailbox.bell().map_err(|source| PrepareError::Bell { shard, source })?;
         let bell = self.ring.adopt(bell);
         let listeners = self.listeners.into_iter().map(|(port, fd)| (self.ring.adopt(fd), port)).collect();
-        let parts = Parts { id: shard, core, config: self.config, mailbox, sink, seed };
+        let parts = Parts { id: shard, core, config: self.config, mailbox, sink, code_uses, seed };
         let mut running = Shard::new(self.ring, parts, listeners, bell);
         running.know(known);
         running.run().map_err(|source| PrepareError::Lost { shard, source })

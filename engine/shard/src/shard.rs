@@ -3,6 +3,9 @@
 //! Owns: all state of one core. The methods stand in the files named after what they are about.
 //! Must not know: other shards' state; it is generic over the ring so that the simulation can drive it.
 
+use std::sync::Arc;
+
+use faaster_function::code_use::CodeUses;
 use faaster_http::{DateCache, Template};
 use faaster_sys::ring::{Completion, Lease, Ring, Sock};
 
@@ -32,6 +35,7 @@ pub struct Shard<R: Ring> {
     pub(crate) connections: Slab<Connection>,
     pub(crate) calls: Slab<Call>,
     pub(crate) functions: Functions,
+    pub(crate) code_uses: Arc<CodeUses>,
     pub(crate) instances: Slab<Instance>,
     pub(crate) claims: Slab<Claiming>,
     pub(crate) funclets: Vec<Option<FuncletLink>>,
@@ -88,6 +92,8 @@ pub struct Parts {
     pub config: ShardConfig,
     pub mailbox: MailboxEnd<Packet>,
     pub sink: Sink,
+    /// Of the engine: which packages are in use.
+    pub code_uses: Arc<CodeUses>,
     /// Seeds request ids.
     pub seed: [u64; 2],
 }
@@ -117,6 +123,7 @@ impl<R: Ring> Shard<R> {
             connections: Slab::new(),
             calls: Slab::new(),
             functions: Functions::default(),
+            code_uses: parts.code_uses,
             instances: Slab::new(),
             claims: Slab::new(),
             funclets,

@@ -1,8 +1,11 @@
 //! The code store: `data/code/<sha256>.zip` and, unpacked, `data/code/<sha256>/`.
 //!
 //! Owns: that directory and everything in it. Must not know: which functions there are; it asks.
-//! A package is there when its directory is there: it is unpacked aside, flushed, and renamed into place last. What an
-//! interrupted step leaves (names with a leading dot) is swept at open. Used by one thread only.
+//! A package is stored when its zip is there, and can be mounted when its directory is: it is unpacked aside, flushed, and
+//! renamed into place last. What an interrupted step leaves (names with a leading dot) is swept at open. Used by one thread only.
+
+mod choice;
+mod room;
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -11,10 +14,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use faaster_function::code_use::CodeUses;
 use faaster_function::record::{CodeRef, parse_hash};
 use faaster_protocol::funclet::CodeHash;
 use sha2::{Digest, Sha256};
+
+pub use room::Resting;
 
 use crate::tree;
 use crate::zip::unpack::{UnpackError, Unpacked, unpack};
@@ -30,9 +37,12 @@ pub enum CodeError {
     DiskFull { path: PathBuf },
     #[error(
         "code on this node takes {held_bytes} bytes and may take {budget_bytes} (code_disk): this package would need \
-         {needed_bytes}. Delete functions or versions; their code goes within a minute or two"
+         {needed_bytes}, and what is not in use does not make room for it. Delete functions or versions; their code goes within \
+         a minute or two"
     )]
     OverBudget { held_bytes: u64, needed_bytes: u64, budget_bytes: u64 },
+    #[error("package is being removed; try again")]
+    Leaving,
     #[error("cannot {step} {path}")]
     Io { step: &'static str, path: PathBuf, source: io::Error },
 }
@@ -64,8 +74,6 @@ pub struct Swept {
     pub leftovers: usize,
     /// Packages that no function uses.
     pub unused: usize,
-    /// Packages unpacked again because only the zip was there.
-    pub restored: usize,
 }
 
 /// Whether [`CodeStore::remove`] removed.
@@ -74,6 +82,24 @@ pub enum Removed {
     Yes,
     /// A deploy that is under way has it.
     Pinned,
+    /// An instance runs it, or is about to.
+    InUse,
+}
+
+/// What is known of a package.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    packed: u64,
+    /// `None`: it is not unpacked.
+    unpacked: Option<u64>,
+    /// Its last use, as far as it is written down: the time of its zip.
+    used: SystemTime,
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        self.packed + self.unpacked.unwrap_or_default()
+    }
 }
 
 /// The store. One per data directory, and one thread that uses it.
@@ -82,10 +108,21 @@ pub struct CodeStore {
     root: PathBuf,
     /// Packages that deploys under way have put and the registry does not name yet.
     pins: HashMap<CodeHash, u32>,
-    /// What each package takes, packed and unpacked, as far as it was looked at.
-    sizes: HashMap<CodeHash, u64>,
+    /// Packages with a zip, as far as they were looked at.
+    held: HashMap<CodeHash, Held>,
+    measured: Measured,
+    /// What each merged package is made of.
+    trees: HashMap<CodeHash, Vec<CodeHash>>,
+    uses: Arc<CodeUses>,
     budget_bytes: u64,
     counters: Arc<CodeCounters>,
+}
+
+/// Whether what was there at the open has been looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measured {
+    NotYet,
+    Yes,
 }
 
 /// What others may look at while the store's thread works.
@@ -93,6 +130,9 @@ pub struct CodeStore {
 pub struct CodeCounters {
     held_bytes: AtomicU64,
     refused_total: AtomicU64,
+    evicted_total: AtomicU64,
+    unpacked_again_total: AtomicU64,
+    instances_ended_total: AtomicU64,
 }
 
 impl CodeCounters {
@@ -101,9 +141,34 @@ impl CodeCounters {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
-    /// Packages refused for the budget.
+    /// Uploads and calls refused for the budget.
     pub fn refused_total(&self) -> u64 {
         self.refused_total.load(Ordering::Relaxed)
+    }
+
+    /// To be called by who refuses one.
+    pub fn refused(&self) {
+        add_one(&self.refused_total);
+    }
+
+    /// Packages whose unpacked form was removed, for room or for its age.
+    pub fn evicted_total(&self) -> u64 {
+        self.evicted_total.load(Ordering::Relaxed)
+    }
+
+    /// Packages unpacked again for a call or a deploy.
+    pub fn unpacked_again_total(&self) -> u64 {
+        self.unpacked_again_total.load(Ordering::Relaxed)
+    }
+
+    /// Instances without a call that were ended so that their code could go.
+    pub fn instances_ended_total(&self) -> u64 {
+        self.instances_ended_total.load(Ordering::Relaxed)
+    }
+
+    /// To be called by who ends one.
+    pub fn instance_ended(&self) {
+        add_one(&self.instances_ended_total);
     }
 }
 
@@ -118,13 +183,22 @@ impl CodeStore {
             .mode(0o755)
             .create(root)
             .map_err(|source| CodeError::io("make the directory", root, source))?;
-        let (pins, sizes, counters) = (HashMap::new(), HashMap::new(), Arc::default());
-        let mut store = Self { root: root.to_owned(), pins, sizes, budget_bytes: u64::MAX, counters };
+        let mut store = Self {
+            root: root.to_owned(),
+            pins: HashMap::new(),
+            held: HashMap::new(),
+            measured: Measured::NotYet,
+            trees: HashMap::new(),
+            uses: Arc::default(),
+            budget_bytes: u64::MAX,
+            counters: Arc::default(),
+        };
         let swept = store.sweep(is_used)?;
         Ok((store, swept))
     }
 
-    /// Refuses packages from now on with which all would take more than this.
+    /// From now on all packages together take no more than this: unpacked ones that are not in use go, and what finds no
+    /// room all the same is refused.
     pub fn limit(&mut self, budget_bytes: u64) {
         self.budget_bytes = budget_bytes;
     }
@@ -135,29 +209,42 @@ impl CodeStore {
     }
 
     /// Finds out what packages take that were there at the open; until then they do not count. Looks at every file, so
-    /// it is not done at the start.
+    /// it is not done at the start, but before the first decision that needs it.
     ///
     /// # Errors
     /// The disk refuses; what was looked at by then counts.
     pub fn measure(&mut self) -> Result<(), CodeError> {
+        if self.measured == Measured::Yes {
+            return Ok(());
+        }
         let failed = |source| CodeError::io("read", &self.root, source);
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.root).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-            found.extend(parse_hash(&name).filter(|hash| !self.sizes.contains_key(hash)));
+            // A merged package has no zip, and costs no more than its directories.
+            found.extend(name.strip_suffix(".zip").and_then(parse_hash));
         }
+        found.retain(|hash| !self.held.contains_key(hash));
         for hash in found {
-            // A merged package has none, and costs no more than its directories.
-            let Ok(zip) = fs::metadata(self.zip_path(&hash)) else { continue };
-            let files = self.unpacked_bytes(&hash)?;
-            self.count(hash, files + zip.len());
+            let zip = self.zip_path(&hash);
+            let looked = |source| CodeError::io("look at", &zip, source);
+            let packed = fs::metadata(&zip).map_err(looked)?;
+            let used = packed.modified().map_err(looked)?;
+            let directory = self.directory(&hash);
+            let unpacked = match bytes_below(&directory) {
+                Ok(bytes) => Some(bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(source) => return Err(CodeError::io("read", &directory, source)),
+            };
+            self.count(hash, Held { packed: packed.len(), unpacked, used });
         }
+        self.measured = Measured::Yes;
         Ok(())
     }
 
-    fn count(&mut self, hash: CodeHash, bytes: u64) {
-        let before = self.sizes.insert(hash, bytes).unwrap_or_default();
-        self.counters.held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    fn count(&mut self, hash: CodeHash, held: Held) {
+        let before = self.held.insert(hash, held).map_or(0, |before| before.bytes());
+        self.counters.held_bytes.fetch_add(held.bytes(), Ordering::Relaxed);
         self.counters.held_bytes.fetch_sub(before, Ordering::Relaxed);
     }
 
@@ -175,7 +262,8 @@ impl CodeStore {
         let unpacked =
             if self.directory(&hash).is_dir() { None } else { Some(self.store_new(&hash, bytes)?) };
         if let Some(unpacked) = unpacked {
-            self.count(hash, unpacked.bytes + code.bytes);
+            let unpacked = Some(unpacked.bytes);
+            self.count(hash, Held { packed: code.bytes, unpacked, used: SystemTime::now() });
         }
         *self.pins.entry(hash).or_default() += 1;
         Ok(StoredCode { code, unpacked })
@@ -187,17 +275,29 @@ impl CodeStore {
     /// # Errors
     /// The disk refuses; then nothing is left of it.
     pub fn put_tree(&mut self, packages: &[CodeHash]) -> Result<CodeHash, CodeError> {
-        let hash = tree_hash(packages);
-        self.restore_tree(packages)?;
+        let is_new = !self.trees.contains_key(&tree_hash(packages));
+        let hash = self.know_tree(packages);
+        if let Err(error) = self.restore_tree(packages) {
+            // Nobody else has named it, and now nobody will.
+            if is_new {
+                self.trees.remove(&hash);
+            }
+            return Err(error);
+        }
         *self.pins.entry(hash).or_default() += 1;
         Ok(hash)
     }
 
-    /// Makes a merged package if it is not there.
-    ///
-    /// # Errors
-    /// The disk refuses; then nothing is left of it.
-    pub fn restore_tree(&mut self, packages: &[CodeHash]) -> Result<(), CodeError> {
+    /// Takes note of what a merged package is made of, so that it can be made when it is wanted.
+    pub fn know_tree(&mut self, packages: &[CodeHash]) -> CodeHash {
+        let hash = tree_hash(packages);
+        if packages.len() > 1 {
+            self.trees.insert(hash, packages.to_vec());
+        }
+        hash
+    }
+
+    fn make_tree(&self, packages: &[CodeHash]) -> Result<(), CodeError> {
         let hash = tree_hash(packages);
         let (aside, place) = (self.aside(&hash, "new"), self.directory(&hash));
         if place.is_dir() {
@@ -229,15 +329,6 @@ impl CodeStore {
         Ok(())
     }
 
-    /// Bytes of a package's files, unpacked.
-    ///
-    /// # Errors
-    /// It is not there or cannot be read.
-    pub fn unpacked_bytes(&self, hash: &CodeHash) -> Result<u64, CodeError> {
-        let directory = self.directory(hash);
-        bytes_below(&directory).map_err(|source| CodeError::io("read", &directory, source))
-    }
-
     /// Ends a pin of [`Self::put_zip`] or [`Self::put_tree`].
     pub fn unpin(&mut self, hash: &CodeHash) {
         if let Some(count) = self.pins.get_mut(hash) {
@@ -248,7 +339,7 @@ impl CodeStore {
         }
     }
 
-    /// Removes a package. The caller knows that no function names it and no instance runs it.
+    /// Removes a package, unless it is in use. The caller knows that no function names it.
     ///
     /// # Errors
     /// The disk refuses; what is left is swept at the next open.
@@ -256,16 +347,13 @@ impl CodeStore {
         if self.pins.contains_key(hash) {
             return Ok(Removed::Pinned);
         }
-        // The directory goes first, in one step: without it the package is not there.
-        let (directory, gone) = (self.directory(hash), self.aside(hash, "gone"));
-        match fs::rename(&directory, &gone) {
-            Ok(()) => remove_tree(&gone)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(CodeError::io("rename", &directory, source)),
-        }
+        let uses = self.uses.clone();
+        let Some(_leaving) = uses.leave([hash]) else { return Ok(Removed::InUse) };
+        self.remove_unpacked(hash)?;
         remove_file(&self.zip_path(hash))?;
-        if let Some(bytes) = self.sizes.remove(hash) {
-            self.counters.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.trees.remove(hash);
+        if let Some(held) = self.held.remove(hash) {
+            self.counters.held_bytes.fetch_sub(held.bytes(), Ordering::Relaxed);
         }
         Ok(Removed::Yes)
     }
@@ -293,32 +381,49 @@ impl CodeStore {
         self.root.join(format!(".{what}-{hash}"))
     }
 
-    fn store_new(&self, hash: &CodeHash, bytes: &[u8]) -> Result<Unpacked, CodeError> {
-        let (new_zip, new_directory) = (self.aside(hash, "zip"), self.aside(hash, "new"));
-        let stored = self.store_aside(bytes, &new_zip, &new_directory).and_then(|unpacked| {
+    fn store_new(&mut self, hash: &CodeHash, bytes: &[u8]) -> Result<Unpacked, CodeError> {
+        let zip = self.aside(hash, "zip");
+        let new_bytes = if self.zip_path(hash).is_file() { 0 } else { bytes.len() as u64 };
+        // What is no package is refused before anything goes for it.
+        self.make_room(plan(bytes)?.bytes() + new_bytes)?;
+        let stored = write_file(&zip, bytes).and_then(|()| {
             // The zip before the directory: a directory that is there has its zip.
-            rename(&new_zip, &self.zip_path(hash))?;
-            rename(&new_directory, &self.directory(hash))?;
-            flush_directory(&self.root)?;
-            Ok(unpacked)
+            rename(&zip, &self.zip_path(hash))?;
+            self.unpack_aside(hash, bytes)
         });
         if stored.is_err() {
             // Best effort: what cannot be removed now is swept at the next open, and the first error is the one to tell.
-            for error in
-                [remove_tree(&new_directory), remove_file(&new_zip)].into_iter().filter_map(Result::err)
-            {
-                drop(error);
-            }
-            if !self.directory(hash).is_dir() {
+            remove_file(&zip).unwrap_or_default();
+            if new_bytes > 0 {
                 remove_file(&self.zip_path(hash)).unwrap_or_default();
             }
         }
         stored
     }
 
-    fn store_aside(&self, bytes: &[u8], zip: &Path, directory: &Path) -> Result<Unpacked, CodeError> {
+    /// Unpacks a package whose zip is stored, after room was made for it.
+    fn unpack_stored(&mut self, hash: &CodeHash, bytes: &[u8]) -> Result<Unpacked, CodeError> {
+        self.make_room(plan(bytes)?.bytes())?;
+        self.unpack_aside(hash, bytes)
+    }
+
+    /// Unpacks, flushes, and puts into place. On an error nothing is left of it.
+    fn unpack_aside(&self, hash: &CodeHash, bytes: &[u8]) -> Result<Unpacked, CodeError> {
+        let aside = self.aside(hash, "new");
+        let unpacked = self.unpack_into(bytes, &aside).and_then(|unpacked| {
+            rename(&aside, &self.directory(hash))?;
+            flush_directory(&self.root)?;
+            Ok(unpacked)
+        });
+        if unpacked.is_err() {
+            // Best effort, as above.
+            remove_tree(&aside).unwrap_or_default();
+        }
+        unpacked
+    }
+
+    fn unpack_into(&self, bytes: &[u8], directory: &Path) -> Result<Unpacked, CodeError> {
         let plan = plan(bytes)?;
-        self.check_budget(plan.bytes() + bytes.len() as u64)?;
         remove_tree(directory)?;
         DirBuilder::new()
             .mode(0o755)
@@ -328,24 +433,10 @@ impl CodeStore {
             UnpackError::Zip(error) => CodeError::Zip(error),
             UnpackError::Write { path, source } => CodeError::io("write", &path, source),
         })?;
-        let written = |source| CodeError::io("write", zip, source);
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).open(zip).map_err(written)?;
-        file.write_all(bytes).map_err(written)?;
-        file.sync_all().map_err(written)?;
         // One flush for all of the (up to 20,000) files; an fsync each would take a second per thousand.
         let root = open_directory(&self.root)?;
         rustix::fs::syncfs(&root).map_err(|errno| CodeError::io("flush", &self.root, errno.into()))?;
         Ok(unpacked)
-    }
-
-    fn check_budget(&self, needed_bytes: u64) -> Result<(), CodeError> {
-        let (held_bytes, budget_bytes) = (self.counters.held_bytes(), self.budget_bytes);
-        if held_bytes.saturating_add(needed_bytes) > budget_bytes {
-            self.counters.refused_total.fetch_add(1, Ordering::Relaxed);
-            return Err(CodeError::OverBudget { held_bytes, needed_bytes, budget_bytes });
-        }
-        Ok(())
     }
 
     fn sweep(&mut self, is_used: impl Fn(&CodeHash) -> bool) -> Result<Swept, CodeError> {
@@ -364,19 +455,26 @@ impl CodeStore {
             }
             // Anything else that is not ours stays: the directory is the operator's as well.
             let Some(hash) = name.strip_suffix(".zip").or(Some(&name)).and_then(parse_hash) else { continue };
-            if !is_used(&hash) {
-                if self.directory(&hash).is_dir() || name.ends_with(".zip") {
-                    self.remove(&hash)?;
-                    swept.unused += 1;
-                }
-            } else if !self.directory(&hash).is_dir() {
-                let bytes = self.read_zip(&hash)?;
-                self.store_new(&hash, &bytes)?;
-                swept.restored += 1;
+            let is_there = self.directory(&hash).is_dir() || self.zip_path(&hash).is_file();
+            if is_there && !is_used(&hash) {
+                self.remove(&hash)?;
+                swept.unused += 1;
             }
         }
         Ok(swept)
     }
+}
+
+fn add_one(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whole and on the disk, or an error.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CodeError> {
+    let written = |source| CodeError::io("write", path, source);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(written)?;
+    file.write_all(bytes).map_err(written)?;
+    file.sync_all().map_err(written)
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CodeError> {

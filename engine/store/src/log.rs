@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,8 @@ fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError
 struct Segment {
     number: u64,
     bytes: u64,
+    /// Of these, what an earlier engine wrote.
+    earlier_bytes: u64,
 }
 
 /// See the module.
@@ -88,12 +90,11 @@ impl LogStore {
         };
         let path = self.path(function, number);
         let mut open = OpenOptions::new();
-        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("a flag of open(2)");
         let mut file = open
             .append(true)
             .create(true)
             .mode(0o600)
-            .custom_flags(flags)
+            .custom_flags(no_follow())
             .open(&path)
             .map_err(failed("open", &path))?;
         // What a full disk left half done is cut off again: every line is whole.
@@ -107,6 +108,47 @@ impl LogStore {
         self.keep_own_budget(function)?;
         self.keep_budget()?;
         Ok(Kept::Yes)
+    }
+
+    /// The last lines of a function that earlier engines wrote, whole ones, in at most so many bytes.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn earlier(&self, function: &str, bytes_max: u64) -> Result<Vec<u8>, LogError> {
+        let mut parts = Vec::new();
+        let (mut left, mut cut) = (bytes_max, false);
+        for segment in self.functions.get(function).into_iter().flatten().rev() {
+            let length = segment.earlier_bytes.min(left);
+            let from = segment.earlier_bytes - length;
+            if length > 0 {
+                parts.push(self.read_part(function, segment.number, from, length)?);
+            }
+            left -= length;
+            if from > 0 {
+                cut = true;
+                break;
+            }
+        }
+        let mut lines: Vec<u8> = parts.into_iter().rev().flatten().collect();
+        if cut {
+            // The first one lacks its beginning, or may.
+            let rest = lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1);
+            lines.drain(..rest);
+        }
+        Ok(lines)
+    }
+
+    fn read_part(&self, function: &str, number: u64, from: u64, length: u64) -> Result<Vec<u8>, LogError> {
+        let path = self.path(function, number);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(no_follow())
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        file.seek(SeekFrom::Start(from)).map_err(failed("read", &path))?;
+        let mut part = Vec::new();
+        file.take(length).read_to_end(&mut part).map_err(failed("read", &path))?;
+        Ok(part)
     }
 
     /// On disk now.
@@ -137,7 +179,11 @@ impl LogStore {
         make.recursive(true).mode(0o700).create(&folder).map_err(failed("make the directory", &folder))?;
         let number = self.next_number;
         self.next_number += 1;
-        self.functions.entry(function.to_owned()).or_default().push_back(Segment { number, bytes: 0 });
+        self.functions.entry(function.to_owned()).or_default().push_back(Segment {
+            number,
+            bytes: 0,
+            earlier_bytes: 0,
+        });
         Ok(number)
     }
 
@@ -210,6 +256,10 @@ pub enum Kept {
     No,
 }
 
+fn no_follow() -> i32 {
+    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).expect("a flag of open(2)")
+}
+
 /// Names that are one component of a path and cannot be anything else.
 fn is_name(function: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b':');
@@ -226,7 +276,7 @@ fn segments_of(folder: &Path) -> Result<Vec<Segment>, LogError> {
         let Some(number) = number.parse().ok().filter(|number| *number < u64::MAX) else { continue };
         let found = entry.metadata().map_err(failed("look at", &entry.path()))?;
         if found.is_file() {
-            segments.push(Segment { number, bytes: found.len() });
+            segments.push(Segment { number, bytes: found.len(), earlier_bytes: found.len() });
         }
     }
     Ok(segments)

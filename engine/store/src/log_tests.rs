@@ -133,3 +133,27 @@ proptest! {
         prop_assert_eq!(open(root.path()).bytes(), store.bytes());
     }
 }
+
+#[test]
+fn what_earlier_engines_wrote_can_be_read_from_its_end() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open(root.path());
+    (0..30).for_each(|number| assert_eq!(store.append("f", &line(number)).unwrap(), Kept::Yes));
+    assert_eq!(store.earlier("f", 10_000).unwrap(), b"", "this engine wrote it");
+    drop(store);
+    let mut store = open(root.path());
+    store.append("f", &line(30)).unwrap();
+    let numbers = |bytes_max: u64| {
+        let text = String::from_utf8(store.earlier("f", bytes_max).unwrap()).unwrap();
+        assert!(text.is_empty() || text.ends_with('\n'));
+        text.lines().map(|line| line.parse().unwrap()).collect::<Vec<usize>>()
+    };
+    // Segments hold ten lines.
+    assert_eq!(numbers(10_000), (0..30).collect::<Vec<_>>());
+    assert_eq!(numbers(3000), (0..30).collect::<Vec<_>>());
+    assert_eq!(numbers(2050), (10..30).collect::<Vec<_>>());
+    assert_eq!(numbers(1099), (20..30).collect::<Vec<_>>());
+    assert_eq!(numbers(150), [29]);
+    assert_eq!(numbers(50), [0usize; 0]);
+    assert_eq!(store.earlier("other", 100).unwrap(), b"");
+}

@@ -180,6 +180,9 @@ async fn node_view(State(node): Shared) -> Reply {
             "Bytes": node.code_disk.held_bytes(),
             "BudgetBytes": node.config.code_budget_bytes,
             "RefusedTotal": node.code_disk.refused_total(),
+            "EvictedTotal": node.code_disk.evicted_total(),
+            "UnpackedAgainTotal": node.code_disk.unpacked_again_total(),
+            "InstancesEndedTotal": node.code_disk.instances_ended_total(),
         },
         // Stored functions whose runtime this node does not have.
         "SkippedFunctions": skipped,
@@ -209,7 +212,7 @@ async fn read_logs(
     let (reply, answer) = oneshot::channel();
     let function = format!("{}:{}", reference.account, reference.name);
     let version = reference.qualifier.as_ref().map(|qualifier| Qualifier::as_str(qualifier).to_owned());
-    let ask = logs::Ask { function, version, since, wait, reply };
+    let ask = logs::Ask { function, version, since, wait, earlier: None, reply };
     if node.logs.try_send(ask).is_err() {
         return later("too many requests for logs are waiting");
     }

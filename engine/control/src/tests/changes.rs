@@ -219,39 +219,6 @@ fn unused_code_goes_after_a_second_look() {
 }
 
 #[test]
-fn code_that_an_instance_runs_stays() {
-    let (running, instances) = watch::channel(Vec::<InstanceReport>::new());
-    let (sender, told) = channel();
-    let fake = fake_shards(sender);
-    let shards = Shards::new(1, move |shard, command| match command {
-        Command::Report(reply) => {
-            let instances = instances.borrow().clone();
-            reply(ShardReport {
-                shard: ShardId(0),
-                counters: Counters::default(),
-                instances,
-                queued: vec![],
-            });
-            Ok(())
-        }
-        other => fake.try_send(shard, other),
-    });
-    let bench = Bench::with(Access::Owner, shards, told);
-    bench.create("f", &with_code("", "1"));
-    let Some(Told::Deploy(_, deployed)) = bench.told().pop() else { panic!("no deploy") };
-    running.send_replace(vec![introspection::instance(deployed, 3)]);
-    bench.registry("DELETE", "/v1/functions/f", "").is(200, "");
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..3 {
-        bench.runtime.block_on(deploy::collect_unused(&bench.node, &mut seen));
-        assert_eq!(bench.code_files().len(), 2, "its files are mounted, and removing them would show");
-    }
-    running.send_replace(vec![]);
-    bench.runtime.block_on(deploy::collect_unused(&bench.node, &mut seen));
-    assert!(bench.code_files().is_empty());
-}
-
-#[test]
 fn changes_wait_for_the_start_and_stop_at_the_stop() {
     let bench = Bench::new();
     bench.phase.send_replace(Phase::Loading);
@@ -308,35 +275,4 @@ fn a_large_zip_is_taken() {
         .collect();
     bench.create("big", &with_code("", &noise));
     assert_eq!(bench.told().len(), 2);
-}
-
-#[test]
-fn code_over_the_disk_s_budget_is_refused_until_some_goes() {
-    let bench = Bench::new();
-    // Text that does not pack well, so that zips count too.
-    let large = |seed: u64| {
-        let mut state = seed;
-        let step = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            format!("{:016x}", state)
-        };
-        with_code("", &(0..200_000).map(step).collect::<String>())
-    };
-    bench.create("a", &large(1));
-    let refused = bench.registry("POST", "/v1/functions/b", &large(2));
-    assert_eq!(refused.status, 507, "{}", refused.text());
-    assert!(refused.text().contains("code_disk"), "{}", refused.text());
-    assert_eq!(bench.registry("GET", "/v1/functions/b", "").status, 404, "nothing was changed");
-    let node = bench.controller("GET", "/v1/node").json();
-    assert_eq!(
-        (&node["CodeDisk"]["RefusedTotal"], &node["CodeDisk"]["BudgetBytes"]),
-        (&1.into(), &super::CODE_BUDGET_BYTES.into())
-    );
-    bench.registry("DELETE", "/v1/functions/a", "").is(200, "");
-    let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..2 {
-        bench.runtime.block_on(deploy::collect_unused(&bench.node, &mut seen));
-    }
-    assert_eq!(bench.controller("GET", "/v1/node").json()["CodeDisk"]["Bytes"], 0);
-    bench.create("b", &large(2));
 }

@@ -166,7 +166,8 @@ fn a_layer_that_is_deleted_stays_for_those_who_use_it() {
     let data = bench.data.path().to_owned();
     let Bench { data: kept, node, controller, registry, runtime, .. } = bench;
     drop((node, controller, registry, runtime));
-    drop(looping::open_when_closed(&data));
+    let mut next = looping::open_when_closed(&data);
+    drop(next.code.bring_back(tree, None).unwrap());
     assert_eq!(std::fs::read_to_string(code.join(tree.to_string()).join("x")).unwrap(), "b");
     drop(kept);
 }

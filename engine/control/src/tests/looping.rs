@@ -24,6 +24,7 @@ fn a_restart_brings_all_functions_back_and_names_those_it_cannot_run() {
         // Python is gone.
         runtimes: runtimes(data.path())[..1].into(),
         shards: fake_shards(sender),
+        code_uses: Arc::default(),
         notices: notice_queue,
         commands: command_queue,
         log: Box::new(move |line: &str| lines.send(line.to_owned()).unwrap()),
@@ -62,6 +63,7 @@ fn the_loop_ends_when_the_shards_are_gone() {
         code: store.code,
         runtimes: runtimes(data.path()),
         shards: fake_shards(sender),
+        code_uses: Arc::default(),
         notices: notice_queue,
         commands: command_queue,
         log: Box::new(|_| {}),

@@ -99,6 +99,8 @@ pub(crate) struct Config {
     pub log_disk_bytes: u64,
     pub log_disk_per_function_bytes: u64,
     pub code_disk_bytes: u64,
+    /// `None`: unpacked code stays for as long as there is room for it.
+    pub code_idle: Option<Duration>,
     /// Cores that shards and instances may use.
     pub cores: Vec<u16>,
 }
@@ -209,6 +211,13 @@ fn or_never(text: &str) -> Result<Option<Duration>, String> {
     if text == "never" { Ok(None) } else { value::duration(text, DURATION_MAX).map(Some) }
 }
 
+/// Longer than other times: code may rest for months.
+fn code_idle(text: &str) -> Result<Option<Duration>, String> {
+    let parsed =
+        if text == "never" { return Ok(None) } else { value::duration(text, limits::CODE_IDLE_MAX)? };
+    if parsed.is_zero() { Err("must be longer than 0s, or never".to_owned()) } else { Ok(Some(parsed)) }
+}
+
 /// Where every moment makes no sense, 0 means never, too.
 fn or_never_zero(text: &str) -> Result<Option<Duration>, String> {
     or_never(text).map(|after| after.filter(|after| !after.is_zero()))
@@ -297,6 +306,7 @@ pub(crate) fn validate(raw: &Raw, machine: &Machine) -> Result<(Config, Vec<Effe
             |text| disk(text, limits::UNZIPPED_BYTES_MAX),
             |bytes| value::show_size(*bytes),
         ),
+        code_idle: r.one("code_idle", code_idle, show_or_never),
         cores: machine.cores.clone(),
     };
     relations(&mut r, &config);

@@ -198,7 +198,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     row("log_disk", "SIZE", "1GiB", One, "Logs of functions on disk, the oldest go first; 0: none"),
     row("log_disk_per_function", "SIZE", "16MiB", One, "Same for one function"),
-    row("code_disk", "SIZE", "20GiB", One, "Code of functions on disk; with more, uploads are refused"),
+    row(
+        "code_disk",
+        "SIZE",
+        "20GiB",
+        One,
+        "Code of functions on disk; unpacked code that is not in use makes room, or uploads are refused",
+    ),
+    row(
+        "code_idle",
+        "DURATION",
+        "168h",
+        One,
+        "Unpacked code that no instance ran for longer is removed until the next call; or never",
+    ),
     row("log_level", "LEVEL", "info", One, "What is said on standard error: error, warn, info or debug"),
 ];
 

@@ -126,6 +126,18 @@ fn switches_and_lists_are_typed_in_several_ways() {
 }
 
 #[test]
+fn code_may_rest_for_months_or_for_good_but_not_for_no_time() {
+    let idle = |text: &str| read(&["--code-idle", text], &[], "").map(|(config, _)| config.code_idle);
+    let hours = |count: u64| Ok(Some(Duration::from_secs(count * 3600)));
+    assert_eq!(read(&[], &[], "").unwrap().0.code_idle, hours(168).unwrap());
+    assert_eq!((idle("8000h"), idle("never")), (hours(8000), Ok(None)));
+    for (text, said) in [("0s", "longer than 0s"), ("9000h", "not be longer"), ("soon", "a duration")] {
+        let problems = idle(text).unwrap_err();
+        assert!(problems[0].contains(said), "{problems:?}");
+    }
+}
+
+#[test]
 fn the_network_is_read_and_its_nonsense_refused() {
     let (config, _) = read(&[], &[], "").unwrap();
     assert_eq!((config.network.mode, config.network.subnet), (Some(NetworkMode::Egress), None));

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use faaster_control::{Access, ControlCommand, ControlConfig, Parts, Shards, Store, StoreError};
+use faaster_function::code_use::CodeUses;
 use faaster_limits::DESCRIPTORS_EXPECTED;
 use faaster_shard::api::{HealthRule, InstancePlacement};
 use faaster_shard::mailbox::CommandSender;
@@ -90,7 +91,8 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
     let (notices, heard) = mpsc::channel(faaster_limits::MAILBOX_MAX);
     let (mailboxes, senders) = network::<Packet>(config.shards).map_err(EngineError::Thread)?;
     let senders: Arc<[CommandSender]> = senders.into();
-    let waiting = shards::start(prepared, mailboxes, config, &notices, log)?;
+    let code_uses = Arc::<CodeUses>::default();
+    let waiting = shards::start(prepared, mailboxes, config, &notices, &code_uses, log)?;
     drop(notices);
     // Shards have inherited theirs; what is made from here on is not as urgent. Becoming less eager is always allowed.
     affinity::set_nice(0).ok();
@@ -106,6 +108,7 @@ fn run(inherited: Inherited, log: Log) -> Result<(), EngineError> {
         code: store.code,
         runtimes: start.runtimes.clone().into(),
         shards: Shards::new(senders.len(), move |shard, command| to_shards[shard].send(command)),
+        code_uses,
         notices: heard,
         commands: ordered,
         log: Box::new(move |line| log.info(line)),
@@ -150,6 +153,7 @@ fn control_settings(config: &Config) -> ControlConfig {
             per_function_bytes: config.log_disk_per_function_bytes,
         },
         code_budget_bytes: config.code_disk_bytes,
+        code_idle: config.code_idle,
         funclets: config.funclets,
         version: env!("CARGO_PKG_VERSION"),
         data: config.data.clone(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::Builder;
 
+use faaster_function::code_use::CodeUses;
 use faaster_function::{Deployed, RuntimeSpec};
 use faaster_shard::{MailboxEnd, Notice, Packet, Prepared};
 use faaster_store::Registry;
@@ -58,6 +59,7 @@ pub(crate) fn start(
     mailboxes: Vec<MailboxEnd<Packet>>,
     config: &Config,
     notices: &Sender<Notice>,
+    code_uses: &Arc<CodeUses>,
     log: Log,
 ) -> Result<Waiting, EngineError> {
     let mut gates = Vec::new();
@@ -69,7 +71,7 @@ pub(crate) fn start(
                 TrySendError::Full(notice) | TrySendError::Closed(notice) => notice,
             })
         });
-        let seed = seed();
+        let (seed, uses) = (seed(), code_uses.clone());
         let (gate, word) = sync_channel::<Known>(1);
         gates.push(gate);
         let thread = Builder::new().name(format!("shard-{index}"));
@@ -77,7 +79,7 @@ pub(crate) fn start(
             .spawn(move || {
                 // No word: the engine failed before there was anything to serve.
                 let Ok(known) = word.recv() else { return };
-                let Err(error) = shard.run(core, mailbox, sink, seed, &known);
+                let Err(error) = shard.run(core, mailbox, sink, seed, uses, &known);
                 log.error(chain(&error));
                 std::process::abort();
             })

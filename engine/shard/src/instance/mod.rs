@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use faaster_function::Deployed;
+use faaster_function::code_use::CodeLease;
 use faaster_protocol::funclet::{End, Generation, Placement, SlotId};
 use faaster_sys::ring::Sock;
 
@@ -71,6 +72,8 @@ pub(crate) struct Instance {
     pub(crate) health: Health,
     /// The cgroup file that tells its peak of memory.
     pub(crate) gauge: Option<OwnedFd>,
+    /// Keeps its code where it is.
+    pub(crate) lease: Option<CodeLease>,
     /// What it printed before its first call, which gets it in its log's tail.
     pub(crate) early_log: Vec<u8>,
     /// In the list of instances with something to send.
@@ -155,6 +158,7 @@ impl Instance {
             alarm: Alarm::default(),
             health: Health::default(),
             gauge: None,
+            lease: None,
             early_log: Vec::new(),
             dirty: false,
             log_reading: false,

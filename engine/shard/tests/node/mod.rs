@@ -4,9 +4,10 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use faaster_function::code_use::CodeUses;
 use faaster_protocol::frame::{FrameType, HEADER_BYTES, Header};
 use faaster_protocol::funclet::{ClaimSource, Event, Generation, Request, SlotId};
 use faaster_shard::api::{HealthRule, InstancePlacement, ShardConfig};
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     listener: WireId,
     pub(crate) commands: CommandSender,
     pub(crate) notices: mpsc::Receiver<Notice>,
+    #[allow(dead_code, reason = "not every test looks at it")]
+    pub(crate) code_uses: Arc<CodeUses>,
     funclet: WireId,
     slots: u32,
 }
@@ -83,12 +86,22 @@ impl Node {
             shards: 1,
         };
         let sink = Box::new(move |notice| notice_in.send(notice).map_err(|back| back.0));
-        let parts = Parts { id: ShardId(0), core: 0, config, mailbox, sink, seed: [1, 2] };
+        let code_uses = Arc::<CodeUses>::default();
+        let parts = Parts {
+            id: ShardId(0),
+            core: 0,
+            config,
+            mailbox,
+            sink,
+            code_uses: code_uses.clone(),
+            seed: [1, 2],
+        };
         let mut shard = Shard::new(ring, parts, listeners, bell);
         shard.begin();
         let (funclet, channel) = sim.records();
         assert!(commands.send(Command::FuncletUp { funclet: 0, channel }).is_ok());
-        let mut node = Self { sim, shard, ring: id, listener, commands, notices, funclet, slots: 0 };
+        let mut node =
+            Self { sim, shard, ring: id, listener, commands, notices, code_uses, funclet, slots: 0 };
         node.settle();
         node
     }

@@ -71,7 +71,7 @@ pub(crate) fn play_with(runtime: fn(UnixStream), begin: fn()) -> Option<Play> {
         begin();
         let core = faaster_sys::affinity::allowed_cores().unwrap()[0];
         let sink = Box::new(move |notice| notice_in.send(notice).map_err(|back| back.0));
-        let Err(error) = prepared.run(core, mailbox, sink, [1, 2], &[]);
+        let Err(error) = prepared.run(core, mailbox, sink, [1, 2], Arc::default(), &[]);
         panic!("the shard ended: {error}");
     });
     let commands = senders.remove(0);

@@ -4,11 +4,13 @@
 //! as a request that nobody answers. Must not know: what a scenario asks for, which answers are right.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use faaster_function::Deployed;
+use faaster_function::code_use::{CodeLease, CodeUses};
 use faaster_protocol::funclet::{Claim, End};
-use faaster_shard::api::ControlReply;
+use faaster_shard::api::{CodeAbsent, ControlReply};
 use faaster_shard::audit::Audit;
 use faaster_shard::{Command, CommandSender, Notice, Parts, Port, Shard, ShardId, network};
 use faaster_sys::ring::Ring;
@@ -25,6 +27,7 @@ enum Deed {
     Runtime(usize, RuntimeDeed),
     Funclet { shard: usize, epoch: u32, deed: FuncletDeed },
     Reply(usize, ControlReply),
+    Code(usize, Arc<Deployed>, Result<CodeLease, CodeAbsent>),
     FuncletBack(usize),
     Operator(Act),
 }
@@ -64,6 +67,7 @@ pub(crate) struct Stage {
     pub(crate) dice: Dice,
     pub(crate) scenario: Scenario,
     seats: Vec<Seat>,
+    code_uses: Arc<CodeUses>,
     clients: Vec<Client>,
     runtimes: Vec<Runtime>,
     /// Live runtimes: most scenarios start many and keep few.
@@ -86,6 +90,7 @@ impl Stage {
         let mut dice = Dice::new(seed);
         let scenario = Scenario::random(&mut dice);
         let sim = SimHandle::new(dice.roll(), scenario.faults);
+        let code_uses = Arc::<CodeUses>::default();
         let (ends, senders) = network(scenario.shards).expect("a test has descriptors left");
         let seats = ends
             .into_iter()
@@ -104,6 +109,7 @@ impl Stage {
                     config: scenario.config(),
                     mailbox,
                     sink: Box::new(move |notice| notice_in.send(notice).map_err(|back| back.0)),
+                    code_uses: code_uses.clone(),
                     seed: [seed, at as u64 + 1],
                 };
                 let mut shard = Shard::new(ring, parts, listeners, bell);
@@ -121,6 +127,7 @@ impl Stage {
             dice,
             scenario,
             seats,
+            code_uses,
             clients: Vec::new(),
             runtimes: Vec::new(),
             live: BTreeSet::new(),
@@ -280,6 +287,16 @@ impl Stage {
                     let delay_ns = self.dice.below(if slow { 500_000_000 } else { 1_000_000 });
                     self.later(delay_ns, Deed::Reply(at, reply));
                 }
+                Notice::CodeWanted { shard, function } => {
+                    assert_eq!(usize::from(shard.0), at);
+                    let found = match self.dice.below(8) {
+                        0 => Err(CodeAbsent::NoRoom),
+                        1 => Err(CodeAbsent::Missing),
+                        _ => Ok(self.code_uses.take(function.code, function.layers).expect("nothing leaves")),
+                    };
+                    let delay_ns = self.dice.below(20_000_000);
+                    self.later(delay_ns, Deed::Code(at, function, found));
+                }
                 Notice::Log(chunk) => assert!(!chunk.text.is_empty()),
                 Notice::FuncletLost { .. } => {
                     assert!(self.funclet_lost_expected > 0, "a funclet was given up that lives");
@@ -353,6 +370,9 @@ impl Stage {
                 }
                 Deed::Reply(shard, reply) => {
                     assert!(self.seats[shard].commands.send(Command::Reply(reply)).is_ok());
+                }
+                Deed::Code(shard, wanted, found) => {
+                    assert!(self.seats[shard].commands.send(Command::Code(wanted, found)).is_ok());
                 }
                 Deed::FuncletBack(shard) => self.bring_funclet_back(shard),
                 Deed::Operator(act) => self.operate(act),
