@@ -44,10 +44,14 @@ pub(crate) enum Shortage {
     Over,
     /// A timer is set.
     Reminded,
+    /// The same, and one that ends sooner, for claims that have come since.
+    Grown,
 }
 
 /// Between two announcements of a shortage that lasts.
 const SHORTAGE_REMINDER: Duration = Duration::from_millis(50);
+/// After this the claims that have come since the latest announcement are announced, all in one.
+const SHORTAGE_GATHERED: Duration = Duration::from_millis(2);
 
 impl Funclet {
     pub(crate) fn on_channel(&mut self, channel: ChannelId) -> Result<(), FuncletError> {
@@ -195,7 +199,19 @@ impl Funclet {
         }
         waiting.timer = Some(self.claim_timer(&waiting));
         self.waiting.push_for_memory(waiting);
-        self.look_for_room();
+        self.ask_for_room();
+    }
+
+    /// For one more claim that waits: at once where it is the first, else in one announcement for all that come together.
+    fn ask_for_room(&mut self) {
+        match self.shortage {
+            Shortage::Over => self.look_for_room(),
+            Shortage::Reminded => {
+                self.shortage = Shortage::Grown;
+                self.timers.add(Nanos::now().after(SHORTAGE_GATHERED), Timer::Shortage);
+            }
+            Shortage::Grown => {}
+        }
     }
 
     /// Looks again for what claims wait for, for as long as any does.
@@ -215,8 +231,11 @@ impl Funclet {
         let slots_mb = u32::try_from(left).unwrap_or(u32::MAX).saturating_mul(MEMORY_MB_MIN);
         let memory_mb = self.waiting.memory_wanted_mb().saturating_add(slots_mb);
         if memory_mb > 0 {
-            for channel in self.channels.ids() {
-                self.tell(channel, &Event::Shortage { memory_mb });
+            let channels = self.channels.ids();
+            // Each its part: together they would end more than is wanted. What one of them lacks they are asked for again.
+            let part = memory_mb.div_ceil(u32::try_from(channels.len()).unwrap_or(u32::MAX).max(1));
+            for channel in channels {
+                self.tell(channel, &Event::Shortage { memory_mb: part });
             }
         }
         if self.shortage == Shortage::Over {

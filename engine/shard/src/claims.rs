@@ -363,8 +363,18 @@ impl<R: Ring> Shard<R> {
         self.instances.iter().find(|(_, instance)| is_it(instance)).map(|(id, _)| id)
     }
 
-    /// The node is short of memory: ends idle instances, least recently used first.
+    /// The node is short of memory: ends idle instances, least recently used first. The funclet says it again for as long as
+    /// it is, so what comes from those that are ending already counts.
     fn make_room(&mut self, funclet: u16, memory_mb: u32) {
+        let mut freed_mb = self
+            .instances
+            .iter()
+            .filter(|(_, instance)| instance.funclet == funclet && instance.kill_sent)
+            .map(|(_, instance)| ledger_mb(instance.deployed.memory_mb))
+            .sum();
+        if freed_mb >= memory_mb {
+            return;
+        }
         let mut idle: Vec<_> = self
             .instances
             .iter()
@@ -375,7 +385,6 @@ impl<R: Ring> Shard<R> {
             .map(|(id, instance)| (instance.last_used_ns, id, ledger_mb(instance.deployed.memory_mb)))
             .collect();
         idle.sort_by_key(|(used_ns, ..)| *used_ns);
-        let mut freed_mb = 0;
         for (_, id, instance_mb) in idle {
             if freed_mb >= memory_mb {
                 return;
