@@ -1,8 +1,9 @@
 # What the virtual machine can run, by name. Sourced by tests/vm/run and tests/vm/guest.
 
-# Rust tests that need a real kernel, then those of tests/system by module; `ends` are some of test_failures.
-ALL=(sys netlink shard funclet test_cgroups test_isolation test_failures test_crash test_start test_stop test_scheduling
-    test_lifecycle test_runtimes test_logs test_zip test_cli test_demo test_http conformance)
+# Rust tests that need a real kernel, then every module of tests/system, so that none is forgotten. Sourced at the tree's root.
+RUST=(sys netlink shard funclet)
+mapfile -t SYSTEM < <(basename -s .py -a tests/system/test_*.py)
+ALL=("${RUST[@]}" "${SYSTEM[@]}" conformance)
 # What runs unless more is asked for.
 CHOSEN=(sys netlink shard funclet ends test_cgroups test_isolation test_stop)
 # Ends of instances that the kernel's limits and signals bring about.
