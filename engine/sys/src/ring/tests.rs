@@ -367,6 +367,43 @@ fn draining_beside_a_read_loses_nothing() {
     assert_eq!(all, (0..1000).collect::<Vec<u16>>());
 }
 
+/// What a runtime wrote to its log before it answered comes before the answer, in whichever order the kernel says so.
+#[test]
+fn what_pipes_bring_comes_first() {
+    let Some(mut ring) = enabled(Descriptors::Direct) else { return };
+    let (log, mut log_end) = pipe(&mut ring);
+    let (channel, mut channel_end) = UnixStream::pair().unwrap();
+    let channel = ring.adopt(channel.into());
+    let mut waiting = Vec::new();
+    ring.receive(channel, Group::Instance, Token(5));
+    for log_is_first in [true, false] {
+        ring.read(log, Group::Instance, Token(6));
+        ring.wait(Some(Duration::ZERO), &mut waiting).unwrap();
+        assert!(waiting.is_empty(), "{waiting:?}");
+        if log_is_first {
+            log_end.write_all(b"log").unwrap();
+        }
+        channel_end.write_all(b"answer").unwrap();
+        if !log_is_first {
+            log_end.write_all(b"log").unwrap();
+        }
+        // Both are there: one wait brings both.
+        ring.wait(Some(deadline()), &mut waiting).unwrap();
+        let texts: Vec<Vec<u8>> = waiting
+            .drain(..)
+            .map(|completion| {
+                let Completion::Received { received: Received::Data(lease), .. } = completion else {
+                    panic!("{completion:?}")
+                };
+                let text = lease.to_vec();
+                ring.give_back(lease);
+                text
+            })
+            .collect();
+        assert_eq!(texts, [b"log".to_vec(), b"answer".to_vec()], "the log written first: {log_is_first}");
+    }
+}
+
 #[test]
 fn a_wait_ends_with_its_timeout() {
     let Some(mut ring) = enabled(Descriptors::Direct) else { return };

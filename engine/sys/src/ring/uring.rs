@@ -175,10 +175,18 @@ impl Uring {
 
     fn harvest(&mut self, out: &mut Vec<Completion>) {
         let due = self.ring.completion().len();
+        // Where the next one of a pipe goes: before all others (see `Ring::wait`).
+        let mut front = out.len();
         for _ in 0..due {
             let Some(entry) = self.ring.completion().next() else { break };
             let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-            out.extend(self.translate(user_data, result, flags));
+            match self.translate(user_data, result, flags) {
+                Some(completion) if pipe::is_from_one(&completion) => {
+                    out.insert(front, completion);
+                    front += 1;
+                }
+                other => out.extend(other),
+            }
         }
     }
 
