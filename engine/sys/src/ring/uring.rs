@@ -121,8 +121,8 @@ impl Uring {
             BufferGroup::register(&ring, Group::Instance, config.instance_buffers).map_err(probe::explain)?,
         ];
         // A table that does not fit under RLIMIT_NOFILE is EMFILE: ordinary descriptors then.
-        features.direct_descriptors =
-            ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
+        features.direct_descriptors = features.direct_descriptors
+            && ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
         let mut restrictions: Vec<Restriction> =
             ALLOWED.iter().map(|code| Restriction::sqe_op(*code)).collect();
         let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
