@@ -2,6 +2,8 @@
 //!
 //! Owns: whether the machine is fit for it. Must not know: the checks.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 

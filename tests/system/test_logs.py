@@ -113,7 +113,7 @@ class LogTest(EngineCase):
                 answer = self.node.invoke(name, headers=TAIL)
                 self.assertIn(f"Task timed out after {timeout(1)} seconds", self.failed(answer)["errorMessage"])
                 self.assertEqual(printed(answer), ["start"])
-                self.assertRegex(tail_of(answer), r"Duration: 1(\.\d+)?s\tBilled Duration: 1(\.\d+)?s")
+                self.assertRegex(tail_of(answer), rf"Duration: {timeout(1)}(\.\d+)?s\tBilled Duration: {timeout(1)}(\.\d+)?s")
 
     def test_a_call_that_ends_its_process_has_its_tail(self):
         self.deploy("dies", "import os\ndef handler(event, context):\n    print('last words', flush=True)\n    os._exit(3)\n")

@@ -366,7 +366,7 @@ impl<R: Ring> Shard<R> {
     /// The node is short of memory: ends idle instances, least recently used first. The funclet says it again for as long as
     /// it is, so what comes from those that are ending already counts.
     fn make_room(&mut self, funclet: u16, memory_mb: u32) {
-        let mut freed_mb = self
+        let mut freed_mb: u32 = self
             .instances
             .iter()
             .filter(|(_, instance)| instance.funclet == funclet && instance.kill_sent)

@@ -176,7 +176,8 @@ pub trait Ring {
     /// Makes a lent buffer available again.
     fn give_back(&mut self, lease: Lease);
     /// Submits what is queued and waits until something happened or `timeout` passed (`None`: no limit), then
-    /// appends all that happened to `out`.
+    /// appends all that happened to `out`. What was read from pipes stands before all else: a runtime flushes its log
+    /// before it answers, and the kernel does not keep the order (Linux 6.1 turns that of one wake-up round).
     ///
     /// # Errors
     /// The ring is unusable; the process should end.

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::{Group, Lease, LeaseKind};
+use super::{Completion, Group, Lease, LeaseKind, Received};
 
 /// Bytes that one read takes.
 const READ_BYTES_MAX: usize = 8 * 1024;
@@ -42,6 +42,14 @@ impl PipeBuffers {
             self.0.push(bytes);
         }
     }
+}
+
+/// Whether this brings bytes out of a pipe: no others are in memory of their own.
+pub(super) fn is_from_one(completion: &Completion) -> bool {
+    matches!(
+        completion,
+        Completion::Received { received: Received::Data(Lease(LeaseKind::Owned { .. })), .. }
+    )
 }
 
 /// Appends at most `limit` bytes of what the pipe holds right now; never blocks, for nobody else reads it and no more is

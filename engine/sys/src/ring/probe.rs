@@ -3,9 +3,13 @@
 //! Owns: the ladder of set-up flags and the diagnosis of a refusal. Features are tried, versions never parsed.
 //! Must not know: what a shard does with a ring.
 
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use io_uring::{IoUring, opcode};
+use io_uring::{IoUring, opcode, types::Fixed};
 
 /// What the kernel offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +18,7 @@ pub struct RingFeatures {
     pub defer_taskrun: bool,
     /// IORING_SETUP_NO_SQARRAY (6.6): one indirection less.
     pub no_sqarray: bool,
-    /// Direct descriptors: accept into the ring's own table (5.19).
+    /// Direct descriptors: accept into the ring's own table (5.19), where closing one really closes it.
     pub direct_descriptors: bool,
 }
 
@@ -96,13 +100,44 @@ pub(super) fn build(
         }
         match builder.build(entries) {
             Ok(ring) => {
-                return Ok((ring, RingFeatures { defer_taskrun, no_sqarray, direct_descriptors: true }));
+                let direct_descriptors = direct_close_is_prompt();
+                return Ok((ring, RingFeatures { defer_taskrun, no_sqarray, direct_descriptors }));
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
             Err(error) => return Err(explain(error)),
         }
     }
     Err(RingRefusal::Other(last))
+}
+
+/// How long the other end of a socket may take to see that this one is closed.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(10);
+
+/// Whether what is closed in a ring's table is closed at once; tried once. Linux 6.1 keeps it until every operation that
+/// had begun by then on any file of the table has ended: a receive on one idle connection would hold all that are closed.
+pub(super) fn direct_close_is_prompt() -> bool {
+    static PROMPT: OnceLock<bool> = OnceLock::new();
+    *PROMPT.get_or_init(|| try_direct_close().unwrap_or(false))
+}
+
+fn try_direct_close() -> io::Result<bool> {
+    let mut ring = IoUring::new(2)?;
+    let (idle, _peer) = UnixStream::pair()?;
+    let (closed, mut other) = UnixStream::pair()?;
+    ring.submitter().register_files(&[idle.as_raw_fd(), closed.as_raw_fd()])?;
+    drop(closed);
+    let readable = u32::from(libc::POLLIN.unsigned_abs());
+    let entries = [opcode::PollAdd::new(Fixed(0), readable).build(), opcode::Close::new(Fixed(1)).build()];
+    // SAFETY: neither entry refers to memory.
+    unsafe { ring.submission().push_multiple(&entries) }.map_err(io::Error::other)?;
+    // The close ends; nothing ever comes to the idle one.
+    ring.submit_and_wait(1)?;
+    other.set_read_timeout(Some(CLOSE_PATIENCE))?;
+    match other.read(&mut [0]) {
+        Ok(length) => Ok(length == 0),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The cause behind io_uring_setup(2)'s errno.

@@ -121,8 +121,8 @@ impl Uring {
             BufferGroup::register(&ring, Group::Instance, config.instance_buffers).map_err(probe::explain)?,
         ];
         // A table that does not fit under RLIMIT_NOFILE is EMFILE: ordinary descriptors then.
-        features.direct_descriptors =
-            ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
+        features.direct_descriptors = features.direct_descriptors
+            && ring.submitter().register_files_sparse(config.direct_descriptors).is_ok();
         let mut restrictions: Vec<Restriction> =
             ALLOWED.iter().map(|code| Restriction::sqe_op(*code)).collect();
         let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
@@ -175,10 +175,18 @@ impl Uring {
 
     fn harvest(&mut self, out: &mut Vec<Completion>) {
         let due = self.ring.completion().len();
+        // Where the next one of a pipe goes: before all others (see `Ring::wait`).
+        let mut front = out.len();
         for _ in 0..due {
             let Some(entry) = self.ring.completion().next() else { break };
             let (user_data, result, flags) = (entry.user_data(), entry.result(), entry.flags());
-            out.extend(self.translate(user_data, result, flags));
+            match self.translate(user_data, result, flags) {
+                Some(completion) if pipe::is_from_one(&completion) => {
+                    out.insert(front, completion);
+                    front += 1;
+                }
+                other => out.extend(other),
+            }
         }
     }
 

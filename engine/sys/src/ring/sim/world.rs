@@ -446,13 +446,16 @@ impl World {
         self.deliver(ring, out);
     }
 
-    /// Hands out completions: those of one operation in their order, those of different ones in any.
+    /// Hands out completions: those of one operation in their order, those of different ones in any, but reads first.
     fn deliver(&mut self, ring: usize, out: &mut Vec<Completion>) {
         let operations = &self.rings[ring].operations;
         let mut ids: Vec<u64> =
             operations.iter().filter(|(_, op)| !op.ready.is_empty()).map(|(id, _)| *id).collect();
         let last_resort = ids[self.dice.index(ids.len())];
         let before = out.len();
+        for op in self.rings[ring].operations.values_mut().filter(|op| matches!(op.kind, Kind::Read(_))) {
+            out.extend(op.ready.drain(..));
+        }
         while !ids.is_empty() {
             let at = self.dice.index(ids.len());
             let id = ids[at];
