@@ -19,12 +19,17 @@ FILTERS_FD = 6
 
 
 def main():
+    is_fork_server = sys.argv[1:] == ["fork-server"]
+    if is_fork_server:
+        from faaster_runtime import at_fork
+
+        at_fork.collect()
     from faaster_runtime import prime
 
     prime.run(RUNTIME_DIR)
     from faaster_runtime import serve
 
-    if sys.argv[1:] == ["fork-server"]:
+    if is_fork_server:
         become_child(prime)
 
     # The runtime's own folder must not be searched for the user's imports.
