@@ -59,12 +59,13 @@ class Function:
 
 
 class Engine(Contender):
-    """One engine; the function under load is `hello`. `shards` None means the default."""
+    """One engine; the function under load is `hello`. `shards` None means the default, `more` are flags of `serve`."""
 
     ACCOUNT = ACCOUNT
 
-    def __init__(self, setup, name, function=None, quota=0, instances_max=None, core=None, shards=None):
+    def __init__(self, setup, name, function=None, quota=0, instances_max=None, core=None, shards=None, more=()):
         super().__init__(setup, name)
+        self.more = more
         self.function, self.quota, self.instances_max = function, quota, instances_max
         self.core, self.shards = core, shards
         self.port, self.registry_port = free_port(), free_port()
@@ -87,6 +88,7 @@ class Engine(Contender):
             home / "run",
         ]
         argv += [] if self.shards is None else ["--shards", self.shards]
+        argv += self.more
         process = Process(self.name, argv, self.setup.work, self.core)
         self.started["supervisor"] = [process]
         until(process, "becoming ready", self._ready)
@@ -95,6 +97,17 @@ class Engine(Contender):
             self.deploy("hello", self.function, self.quota, self.instances_max)
             self.target = self.function_target("hello")
 
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
     def _ready(self):
         try:
             status = call(self.port, "GET", "/readyz")[0]
@@ -102,7 +115,7 @@ class Engine(Contender):
         except OSError:
             return False
 
-    def deploy(self, name, function, quota, instances_max=None):
+    def deploy(self, name, function, quota=0, instances_max=None):
         """Creates version 1 of a function."""
         create = {
             "Version": "1",

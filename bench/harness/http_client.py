@@ -1,7 +1,9 @@
 """The runner's own requests: to check answers and to deploy."""
 
 import http.client
+import selectors
 import socket
+import time
 from dataclasses import dataclass, field
 
 from .errors import Invalid
@@ -74,6 +76,54 @@ def answer_bytes(name, target):
     if status != 200 or body != target.expected:
         raise Invalid(f"{name} answers {target.path} with {status} {body[:200]!r}, expected 200 {target.expected!r}")
     return len(head) + 4 + len(body)
+
+
+def at_once(name, targets):
+    """Calls every target at the same moment, each on a connection that stands already. Milliseconds until each answer was
+    whole, in the order of the targets; fails if one is wrong."""
+    asks = [target.head_and_body() for target in targets]
+    connections = [socket.create_connection(("127.0.0.1", target.port)) for target in targets]
+    received, took = [b""] * len(targets), [0.0] * len(targets)
+    try:
+        with selectors.DefaultSelector() as ready:
+            for number, connection in enumerate(connections):
+                connection.setblocking(False)
+                ready.register(connection, selectors.EVENT_READ, number)
+            began = time.monotonic()
+            for connection, ask in zip(connections, asks, strict=True):
+                connection.sendall(ask)
+            missing = len(targets)
+            while missing:
+                left = began + ANSWER_SECONDS_MAX - time.monotonic()
+                events = ready.select(max(0.0, left))
+                if not events:
+                    raise Invalid(f"{name}: {missing} of {len(targets)} calls are not answered in {ANSWER_SECONDS_MAX} s")
+                for key, _ in events:
+                    more = key.fileobj.recv(65536)
+                    took[key.data] = (time.monotonic() - began) * 1e3
+                    received[key.data] += more
+                    if not more or _is_whole(received[key.data]):
+                        ready.unregister(key.fileobj)
+                        missing -= 1
+    finally:
+        for connection in connections:
+            connection.close()
+    for answer, target in zip(received, targets, strict=True):
+        if not answer.startswith(b"HTTP/1.1 200 ") or not answer.endswith(b"\r\n\r\n" + target.expected):
+            raise Invalid(f"{name}: a call was answered {answer[:300]!r}")
+    return took
+
+
+def _is_whole(answer):
+    """Whether an answer, which must tell its length, has all of its bytes."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    for line in head.split(b"\r\n")[1:]:
+        field, _, value = line.partition(b":")
+        if field.lower() == b"content-length":
+            return len(body) >= int(value)
+    return False
 
 
 def _more(connection):

@@ -23,16 +23,33 @@ fn held_up_share() -> f64 {
     held_up.as_secs_f64() / begun.elapsed().as_secs_f64()
 }
 
-#[test]
-fn the_selftest_holds() {
+/// One run: its exit code, its text and the checks that failed.
+fn selftest() -> (Option<i32>, String, Vec<String>) {
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).arg("selftest").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let held = text.lines().filter(|line| line.starts_with("ok ")).count();
-    let failed: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("FAILED")).collect();
+    let failed: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("FAILED"))
+        .map(|line| line.trim_start().to_owned())
+        .collect();
     assert_eq!(held + failed.len(), 6, "{text}");
-    let spoiled = |line: &&str| OF_TIME.iter().any(|name| line.trim_start().starts_with(name));
-    if !failed.is_empty() && failed.iter().all(spoiled) {
-        // Timing must not decide a test: what depends on it counts only where time can be measured.
+    (output.status.code(), text, failed)
+}
+
+/// Timing must not decide a test: what depends on it counts only where time can be measured, and whatever disturbed the
+/// machine may have gone when that is looked at. So a check of time fails this test if it fails in every run and the machine
+/// is quiet after each; all other checks fail it at once.
+#[test]
+fn the_selftest_holds() {
+    for last in [false, false, true] {
+        let (code, text, failed) = selftest();
+        if failed.is_empty() {
+            assert_eq!(code, Some(0), "{text}");
+            return;
+        }
+        let spoiled = failed.iter().all(|line| OF_TIME.iter().any(|name| line.starts_with(name)));
+        assert!(spoiled, "{text}");
         let share = held_up_share();
         if share > HELD_UP_SHARE_MAX {
             eprintln!(
@@ -41,6 +58,6 @@ fn the_selftest_holds() {
             );
             return;
         }
+        assert!(!last, "{text}");
     }
-    assert_eq!((output.status.code(), failed.len()), (Some(0), 0), "{text}");
 }

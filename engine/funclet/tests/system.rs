@@ -37,6 +37,8 @@ mod roots;
 mod stuck;
 #[path = "system/times.rs"]
 mod times;
+#[path = "system/whole.rs"]
+mod whole;
 
 use faaster_sys::mount;
 
