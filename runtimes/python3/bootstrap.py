@@ -19,23 +19,30 @@ FILTERS_FD = 6
 
 
 def main():
+    is_fork_server = sys.argv[1:] == ["fork-server"]
+    if is_fork_server:
+        from faaster_runtime import at_fork
+
+        at_fork.collect()
     from faaster_runtime import prime
 
     prime.run(RUNTIME_DIR)
     from faaster_runtime import serve
 
-    if sys.argv[1:] == ["fork-server"]:
-        become_child(prime)
+    if is_fork_server:
+        from faaster_runtime import fork_server
 
     # The runtime's own folder must not be searched for the user's imports.
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != os.path.abspath(RUNTIME_DIR)]
+    prime.settle()
+    if is_fork_server:
+        become_child(prime, fork_server)
     serve.run(CHANNEL_FD, TASK_DIR, CORE_MODULES)
 
 
-def become_child(prime):
+def become_child(prime, fork_server):
     """Serves forks; comes back in a child that looks as if it had been executed."""
-    from faaster_runtime import fork_server
-
+    prime.warm_up(RUNTIME_DIR)
     del sys.argv[1:]
     number, hurry = fork_server.serve(CONTROL_FD, FILTERS_FD)
     if not hurry:

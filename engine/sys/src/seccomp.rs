@@ -13,6 +13,7 @@ use seccompiler::{
 };
 
 mod lists;
+mod tree;
 
 /// Bytes of one BPF instruction (`struct sock_filter`, include/uapi/linux/filter.h).
 const INSTRUCTION_BYTES: usize = 8;
@@ -28,6 +29,8 @@ pub enum SeccompError {
     Build(#[source] seccompiler::BackendError),
     #[error("this machine's architecture has no system call filter")]
     Architecture(#[source] seccompiler::BackendError),
+    #[error("the system call filter does not begin with a look at the architecture")]
+    Shape,
     #[error("cannot install the system call filter")]
     Install(#[source] seccompiler::Error),
     #[error("these bytes are no system call filters")]
@@ -52,15 +55,15 @@ pub enum Scope {
 /// On an architecture that seccompiler does not know.
 pub fn function_filters() -> Result<Filters, SeccompError> {
     let missing: Rules = lists::MISSING.iter().map(|call| (*call, vec![])).collect();
-    let mut allowed: Rules =
-        lists::ALLOWED.iter().chain(lists::MISSING).map(|call| (*call, vec![])).collect();
-    allowed.extend(conditional_rules().map_err(SeccompError::Build)?);
+    let conditional = conditional_rules().map_err(SeccompError::Build)?;
+    let always = lists::ALLOWED.iter().chain(lists::MISSING).filter(|call| !conditional.contains_key(call));
+    let always = always.map(|call| u32::try_from(*call)).collect::<Result<_, _>>();
+    let always = always.expect("system calls have small numbers");
+    let others = compile(conditional, errno(libc::EPERM), SeccompAction::Allow)?;
+    let allowed = tree::allowing(always, &others).ok_or(SeccompError::Shape)?;
     // The allow-list goes last: it has no room for seccomp(2) itself. Missing calls are in both, so that the order
     // does not decide their errno.
-    Ok(Filters(vec![
-        compile(missing, SeccompAction::Allow, errno(libc::ENOSYS))?,
-        compile(allowed, errno(libc::EPERM), SeccompAction::Allow)?,
-    ]))
+    Ok(Filters(vec![compile(missing, SeccompAction::Allow, errno(libc::ENOSYS))?, allowed]))
 }
 
 /// What the engine gives up once it has its rings: new rings (seccomp cannot look inside of them), other programs,

@@ -36,6 +36,8 @@ EINVAL = 22
 REFUSED = ((resource.RLIMIT_CORE, 1), (resource.RLIMIT_RTPRIO, 0), (resource.RLIMIT_NICE, 0))
 
 _libc = ctypes.CDLL(None, use_errno=True)
+# prctl(2) reads five words whatever it is asked for.
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 class Program(ctypes.Structure):
@@ -66,18 +68,18 @@ def limit(files_soft, files_hard):
 def drop_to(user):
     """No groups, no capability in any set, no_new_privs; and files in /proc that are the user's own."""
     for capability in range(CAPABILITIES_MAX):
-        if _libc.prctl(PR_CAPBSET_DROP, *_words(capability)) != 0:
+        if _libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             if ctypes.get_errno() != EINVAL:
                 raise OSError(ctypes.get_errno(), "cannot drop a capability from the bounding set")
             break
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-    _checked(_libc.prctl, PR_CAP_AMBIENT, *_words(PR_CAP_AMBIENT_CLEAR_ALL))
+    _checked(_libc.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     # A change from a user of the outside keeps all capabilities of the inside.
     _checked(_libc.capset, struct.pack("Ii", CAPABILITY_VERSION, 0), struct.pack("6I", 0, 0, 0, 0, 0, 0))
-    _checked(_libc.prctl, PR_SET_NO_NEW_PRIVS, *_words(1))
-    _checked(_libc.prctl, PR_SET_DUMPABLE, *_words(1))
+    _checked(_libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _checked(_libc.prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def read_filters(fd):
@@ -88,7 +90,8 @@ def read_filters(fd):
     for _ in range(data[0]):
         (count,) = struct.unpack_from("H", data, at)
         code = ctypes.create_string_buffer(data[at + 2 : at + 2 + 8 * count], 8 * count)
-        programs.append((Program(count, ctypes.addressof(code)), code))
+        program = Program(count, ctypes.addressof(code))
+        programs.append((ctypes.addressof(program), program, code))
         at += 2 + 8 * count
     if not programs or at != len(data):
         raise ValueError("these are no system call filters")
@@ -97,13 +100,8 @@ def read_filters(fd):
 
 def install(programs):
     """For good; the last of them leaves no room for another."""
-    for program, _ in programs:
-        _checked(_libc.prctl, PR_SET_SECCOMP, *_words(SECCOMP_MODE_FILTER, ctypes.addressof(program)))
-
-
-def _words(*values):
-    # prctl(2) reads five words whatever it is asked for.
-    return [ctypes.c_ulong(value) for value in (*values, *[0] * (4 - len(values)))]
+    for address, *_ in programs:
+        _checked(_libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, address, 0, 0)
 
 
 def _checked(call, *arguments):

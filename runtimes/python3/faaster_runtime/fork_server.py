@@ -5,6 +5,7 @@ Owns: the way of a child into its container. Must not know: functions; it runs n
 their channels. One thread only: a fork copies no other. It is root of a user namespace that the containers' own are
 below of, and nobody outside of that.
 """
+import _signal
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import struct
 import sys
 import traceback
 
-from . import confine
+from . import at_fork, confine
 
 READY = b"ready"
 TAKEN = b"taken"
@@ -22,6 +23,8 @@ ORDER_FDS_MAX = 16
 CHANNEL_FD = 3
 NUMBER_FD = 4
 INIT = 1
+# RAND(7): its generators look whether the process has been forked. LibreSSL counts otherwise, and is below.
+OPENSSL_FORK_SAFE = (1, 1, 1)
 
 
 def serve(control_fd, filters_fd):
@@ -33,6 +36,7 @@ def serve(control_fd, filters_fd):
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # What these make once in a process, the children need not.
     renew()
+    at_fork.collected()
     control.send(READY)
     while True:
         order, descriptors, _, _ = socket.recv_fds(control, ORDER.size, ORDER_FDS_MAX)
@@ -78,10 +82,12 @@ def _come_in(order, descriptors, filters):
             os._exit(0)
         os.setsid()
         _place(channel, number)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Below signal.signal, whose enumerations are many pages.
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         confine.limit(files_soft, files_hard)
         confine.drop_to(user)
         confine.install(filters)
+        at_fork.put_in_force()
         renew()
     except BaseException:
         traceback.print_exc()
@@ -99,13 +105,13 @@ def _place(channel, number):
 
 def renew():
     """What siblings must not share: the state of every random number generator that is loaded. (secrets, uuid4 and
-    SystemRandom ask the kernel each time; random reseeds itself in a child.)"""
+    SystemRandom ask the kernel each time; OpenSSL from 1.1.1 on reseeds by itself where it finds that it was forked.)"""
     loaded = sys.modules.get
     if loaded("random"):
         loaded("random").seed()
     if loaded("numpy") and hasattr(loaded("numpy"), "random"):
         loaded("numpy").random.seed()
-    if loaded("ssl"):
+    if loaded("ssl") and loaded("ssl").OPENSSL_VERSION_INFO < OPENSSL_FORK_SAFE:
         loaded("ssl").RAND_add(os.urandom(32), 32.0)
 
 

@@ -14,6 +14,8 @@ import sys
 IMPORTS = "FAASTER_IMPORTS"
 PRIME_TASK = "prime/task"
 PRIME_MODULE = "prime_index"
+# CPython counts the first runs of a function within its code (up to 3.12), and adapts what is often run; after so many, little is left to adapt.
+WARM_UP_RUNS = 16
 # The meta of a `load` frame (docs/protocol.md section 4).
 ABOUT = {
     "functionName": "prime",
@@ -27,6 +29,9 @@ ABOUT = {
     "env": {},
 }
 
+_found = None
+_load = b""
+
 
 def run(runtime_dir):
     """Imports the listed modules, then goes through a cold start with the dummy handler. What fails here is left to fail when it is used."""
@@ -36,8 +41,19 @@ def run(runtime_dir):
         except ImportError:
             pass
     _rehearse(os.path.join(runtime_dir, PRIME_TASK))
+
+
+def settle():
+    """All is imported."""
+    _find()
     gc.collect()
     gc.freeze()  # the collector need not look at all this again, nor dirty pages that are shared
+
+
+def warm_up(runtime_dir):
+    """In a process that others are forked from: code counts its first runs within itself, on pages that are shared then."""
+    for _ in range(WARM_UP_RUNS):
+        again(runtime_dir)
 
 
 def again(runtime_dir):
@@ -47,8 +63,8 @@ def again(runtime_dir):
 
 def _rehearse(task_dir):
     # Nothing here goes through sys.modules: to look at an object is to write its count of references, and the pages of
-    # all these names are better left to be shared with siblings.
-    search, environment, folder = list(sys.path), dict(os.environ), os.getcwd()
+    # all these names are better left to be shared with siblings. For the same reason it is noted once what to go back to.
+    search, environment, folder = _found or _find()
     ours, theirs = socket.socketpair()
     try:
         with ours, theirs:
@@ -56,20 +72,30 @@ def _rehearse(task_dir):
     finally:
         os.chdir(folder)
         sys.path[:] = search
-        for name in set(os.environ) - set(environment):
+        for name in set(os.environ) - environment:
             del os.environ[name]
         sys.modules.pop(PRIME_MODULE, None)
         for path in [path for path in sys.path_importer_cache if path.startswith(task_dir)]:
             del sys.path_importer_cache[path]
 
 
+def _find():
+    """What a rehearsal changes and puts back: search path, names of the environment, working directory; and `load`."""
+    global _found, _load
+    from .frames import LOAD, frame
+
+    _found = list(sys.path), frozenset(os.environ), os.getcwd()
+    _load = frame(LOAD, 0, meta=json.dumps(ABOUT).encode())
+    return _found
+
+
 def _first_calls(ours, theirs, task_dir):
     """As serve.py does it, from `load` to the second answer."""
     from . import context, execute, logs, serve
-    from .frames import INVOKE, LOAD, READY, Channel, frame
+    from .frames import INVOKE, READY, Channel, frame
 
     channel = Channel(ours.fileno(), None)
-    theirs.sendall(frame(LOAD, 0, meta=json.dumps(ABOUT).encode()))
+    theirs.sendall(_load)
     about = json.loads(channel.receive_load())
     handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)

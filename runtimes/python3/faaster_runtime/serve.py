@@ -10,6 +10,9 @@ from .frames import ERROR, HELLO, READY, Channel, Closed, Garbage, frame
 
 EXIT_LOAD_FAILED = 1
 EXIT_GARBAGE = 70  # EX_SOFTWARE of sysexits.h: the other side broke the protocol
+# Made once: what a fork server has made, its children need not.
+_ABOUT_US = {"protocol": 1, "runtime": "python" + platform.python_version(), "features": ["concurrent"]}
+HELLO_FRAME = frame(HELLO, 0, meta=json.dumps(_ABOUT_US).encode())
 
 
 def run(fd, task_dir, core_modules):
@@ -22,8 +25,7 @@ def run(fd, task_dir, core_modules):
 
 
 def _run(channel, task_dir, core_modules):
-    hello = {"protocol": 1, "runtime": "python" + platform.python_version(), "features": ["concurrent"]}
-    channel.out.append(frame(HELLO, 0, meta=json.dumps(hello).encode()))
+    channel.out.append(HELLO_FRAME)
     channel.flush()
 
     about = json.loads(channel.receive_load())
