@@ -56,16 +56,14 @@ install_engine_packages() {
         /usr/bin/ruby=ruby /usr/sbin/nft=nftables
 }
 
-# build_engine PROFILE: process 1 of containers first, static because it runs on any rootfs, and at a fixed address because every
-# container would have a copy of each page with an address to fill in; then the program that carries it.
+# build_engine PROFILE: process 1 of containers first, static because it runs on any rootfs; then the program that carries it.
 build_engine() {
     local profile=$1 target=${CARGO_TARGET_DIR:-$PWD/target} folder flags=(--locked)
     case "$profile" in
         release) folder=release flags+=(--release) ;;
         *) folder=debug ;;
     esac
-    cargo rustc "${flags[@]}" -p faaster-init --bin faaster-init -- \
-        -C target-feature=+crt-static -C relocation-model=static || return 1
+    cargo rustc "${flags[@]}" -p faaster-init --bin faaster-init -- -C target-feature=+crt-static || return 1
     EMBED_FAASTER_INIT="$target/$folder/faaster-init" cargo build "${flags[@]}" -p faaster || return 1
     FAASTER_BIN="$target/$folder/faaster"
 }
