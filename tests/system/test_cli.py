@@ -254,6 +254,13 @@ class CliTest(EngineCase):
             self.assertIn(what, ended.stdout)
         findings = json.loads(run_command("doctor", "--json", *places).stdout)
         self.assertEqual({one["verdict"] for one in findings} - {"ok", "weak"}, set())
+        names = {one["what"] for one in findings}
+        self.assertLessEqual({"frozen memory", "processes", "disk budgets"}, names)
+        # A budget that no disk has is weak, and what to do is said.
+        greedy = json.loads(run_command("doctor", "--json", *places, "--code-disk=1048576GiB").stdout)
+        [budgets] = [one for one in greedy if one["what"] == "disk budgets"]
+        self.assertEqual(budgets["verdict"], "weak")
+        self.assertIn("lower `code_disk`", budgets["text"])
 
     def test_completions(self):
         for shell in ("bash", "zsh", "fish"):

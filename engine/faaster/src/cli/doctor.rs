@@ -26,6 +26,11 @@ const MEMLOCK_PER_SHARD_BYTES: u64 = 256 * 1024;
 /// Descriptors that an engine needs besides those of its clients.
 const NOFILE_LEAST: u64 = 4096;
 
+/// Processes and threads of a host that has some hundred instances.
+const PROCESSES_LEAST: u64 = 16_384;
+/// Tracked connections of a host whose functions call others.
+const TRACKED_LEAST: u64 = 16_384;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -100,7 +105,8 @@ fn examine(config: &Config) -> Vec<Finding> {
     findings.extend([ring(), locked_memory(config), open_files()]);
     findings.extend(containers());
     findings.extend(network(config));
-    findings.extend([data(config), init(config)]);
+    findings.extend([frozen_memory(config), processes(), connections_tracked()].into_iter().flatten());
+    findings.extend([data(config), budgets(config), init(config)]);
     findings.extend(languages(config));
     findings.extend([port("controller port", config.listen), port("registry port", config.registry_listen)]);
     findings
@@ -210,6 +216,49 @@ fn containers() -> Vec<Finding> {
     faaster_funclet::probe().into_iter().map(finding).collect()
 }
 
+/// Whether memory of frozen instances can go to swap.
+fn frozen_memory(config: &Config) -> Option<Finding> {
+    let what = "frozen memory";
+    if !config.reclaim_frozen {
+        return Some(good(what, "stays where it is, as configured"));
+    }
+    let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    Some(match (controllers.split_whitespace().any(|name| name == "memory"), swaps.lines().count() > 1) {
+        (true, true) => good(what, "goes to swap"),
+        (false, _) => {
+            weak(what, "stays in memory: boot with cgroup v2 alone (`systemd.unified_cgroup_hierarchy=1`)")
+        }
+        (true, false) => weak(what, "stays in memory: this host has no swap; add some with `swapon`"),
+    })
+}
+
+/// Processes that the kernel lets there be; each instance has two at least.
+fn processes() -> Option<Finding> {
+    let most = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"]
+        .into_iter()
+        .filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok())
+        .min()?;
+    let text = format!("up to {most} on this host");
+    Some(if most >= PROCESSES_LEAST {
+        good("processes", text)
+    } else {
+        weak("processes", format!("{text}: raise `sysctl kernel.pid_max kernel.threads-max`"))
+    })
+}
+
+/// Connections that the kernel keeps track of: beyond them it drops packets of everybody.
+fn connections_tracked() -> Option<Finding> {
+    let most: u64 =
+        std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_max").ok()?.trim().parse().ok()?;
+    let text = format!("up to {most} tracked");
+    Some(if most >= TRACKED_LEAST {
+        good("connections", text)
+    } else {
+        weak("connections", format!("{text}: raise `sysctl net.netfilter.nf_conntrack_max`"))
+    })
+}
+
 fn network(config: &Config) -> Vec<Finding> {
     if config.network.mode.is_none() {
         return vec![good("network", "off, as configured: functions have their loopback alone")];
@@ -223,6 +272,30 @@ fn data(config: &Config) -> Finding {
     match requirements::data_directory(&config.data) {
         Ok(()) => good("data directory", config.data.display()),
         Err(lack) => missing("data directory", lack),
+    }
+}
+
+/// Whether the disk has room for all that code and logs may take.
+fn budgets(config: &Config) -> Finding {
+    let what = "disk budgets";
+    let wanted = config.code_disk_bytes.saturating_add(config.log_disk_bytes);
+    let there = config.data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(there) {
+        Ok(found) => {
+            let free = found.f_bavail.saturating_mul(found.f_frsize);
+            let text = format!(
+                "{} for code and logs, {} free at {}",
+                show_size(wanted),
+                show_size(free),
+                there.display()
+            );
+            if free >= wanted {
+                good(what, text)
+            } else {
+                weak(what, format!("{text}: lower `code_disk` or `log_disk`, or give it more room"))
+            }
+        }
+        Err(errno) => weak(what, format!("not examined: {}: {errno}", there.display())),
     }
 }
 

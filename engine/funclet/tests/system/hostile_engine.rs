@@ -189,7 +189,45 @@ fn only_directories_of_the_store_are_code() {
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&root_owned), 0);
     for number in 2..=12 {
         assert_eq!(refused_code(&mut hostile, CodeHash([number; 32])), Refusal::Code, "{number}");
+        // Nor are they layers.
+        let claim = Claim { layers: Some(CodeHash([number; 32])), ..hostile.claim_request(0, code) };
+        hostile.send(&Request::Claim(claim));
+        assert_eq!(refusal(&mut hostile, claim.ticket), Refusal::Code, "{number} as layers");
     }
+    assert_eq!(describe(&mut hostile).1.memory_marked_bytes, 0);
+    assert_well(&mut node, &mut instance, code);
+}
+
+#[test]
+fn its_own_instances_get_no_size_out_of_bounds() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::start(Options::default());
+    let (mut instance, code) = bystander(&mut node);
+    let mut hostile = node.another_engine();
+    let mut own = hostile.claim(0, code);
+    own.load();
+    let before = describe(&mut hostile).1;
+    let good = Size { memory_mb: 256, tmp_mb: 64, function_tag: 0 };
+    let mut wrong: Vec<Size> = Vec::new();
+    wrong.extend([0, 1, 127, 10_241, u32::MAX].map(|memory_mb| Size { memory_mb, ..good }));
+    wrong.extend([0, 10_241, u32::MAX].map(|tmp_mb| Size { tmp_mb, ..good }));
+    for size in &wrong {
+        hostile.send(&Request::Resize { slot: own.slot, generation: own.generation, size: *size });
+    }
+    // Within the bounds, and more than the node has.
+    let size = Size { memory_mb: 10_240, ..good };
+    hostile.send(&Request::Resize { slot: own.slot, generation: own.generation, size });
+    let kept = hostile.expect(|event| match event {
+        Event::NotResized { slot, .. } => Some(*slot),
+        _ => None,
+    });
+    assert_eq!(kept, own.slot);
+    let after = describe(&mut hostile).1;
+    assert_eq!(after.requests_ignored_total - before.requests_ignored_total, wrong.len() as u64);
+    assert_eq!(after.memory_used_bytes, before.memory_used_bytes);
+    assert_eq!(own.run("result = 'goes on'"), "goes on");
     assert_well(&mut node, &mut instance, code);
 }
 
