@@ -18,7 +18,7 @@ CALLS, QUICK_CALLS = 50, 4
 STEP = 50
 CLAIM_LIMIT, EACH_LIMIT_MB, OWN_LIMIT_MB, NODE_LIMIT_MB = 1.3, 3.0, 0.7, 15.0
 # As many instances of 128 MB as are wanted, and idle for long enough.
-MORE = ("--memory-overcommit", "16", "--max-runtime-idle", "3600s", "--freeze-after", "never")
+MORE = ("--memory-overcommit", "16", "--slots-max", "1500", "--max-runtime-idle", "3600s", "--freeze-after", "never")
 KERNEL = ("Slab", "PageTables", "KernelStack", "Percpu", "MemAvailable")
 INIT = "faaster-init"
 

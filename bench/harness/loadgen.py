@@ -5,17 +5,15 @@ that is broken (docs/measuring.md) marks the window, with the reason.
 """
 
 import json
-import os
 
 from .errors import Invalid
 from .http_client import check
-from .processes import run_counted
+from .processes import EVERY_CORE, run_counted
 
 # A request without its whole answer after this has failed.
 TIMEOUT_SECONDS = 10
 # The server has been warmed up before: within this the connections open, and nothing is counted.
 WARM_UP_SECONDS = 0.02
-EVERY_CORE = f"0-{os.cpu_count() - 1}"
 # loadgen's exit codes: the numbers may be quoted, or may not.
 VALID, BROKEN = 0, 3
 # Without these no number of the run means anything: a right answer to each request, and an account of each.

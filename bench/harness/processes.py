@@ -18,6 +18,8 @@ START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.02
 LOG_TAIL_BYTES = 2000
+# The runner has pinned itself to one core, and whatever it starts inherits that.
+EVERY_CORE = f"0-{os.cpu_count() - 1}"
 
 
 class Process:
@@ -27,7 +29,7 @@ class Process:
         self.name = name
         self.core = core
         self.argv = [str(part) for part in argv]
-        pinned = ["taskset", "-c", str(core)] if core is not None else []
+        pinned = ["taskset", "-c", EVERY_CORE if core is None else str(core)]
         self.log_path = work / f"{name}.log"
         # The engine refuses unknown variables of its own; a benchmark must not depend on the caller's either.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("FAASTER_")}
@@ -39,7 +41,7 @@ class Process:
         self.pidfd = os.pidfd_open(self.pid)
 
     def command_line(self):
-        return " ".join(([] if self.core is None else ["taskset", "-c", str(self.core)]) + self.argv)
+        return " ".join(["taskset", "-c", EVERY_CORE if self.core is None else str(self.core), *self.argv])
 
     def log_tail(self):
         text = self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()

@@ -194,6 +194,19 @@ class Loadgen(unittest.TestCase):
 
 
 class Programs(unittest.TestCase):
+    def test_what_has_no_core_of_its_own_may_use_every_core(self):
+        own = os.sched_getaffinity(0)
+        work = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, work)
+        self.addCleanup(os.sched_setaffinity, 0, own)
+        os.sched_setaffinity(0, {min(own)})
+        for core, allowed in ((None, own), (max(own), {max(own)})):
+            process = processes.Process("sleeper", ["sleep", "60"], work, core)
+            try:
+                processes.until(process, "being pinned", lambda one=process, to=allowed: os.sched_getaffinity(one.pid) == to)
+            finally:
+                process.stop()
+
     def test_a_program_runs_to_its_end_in_a_session_of_its_own(self):
         text = "import os, sys; print(os.getsid(0) == os.getpid()); sys.stderr.write('said\\n'); sys.exit(7)"
         ended = processes.run_counted([sys.executable, "-c", text])
