@@ -112,6 +112,13 @@ class Tools:
             )
         return path
 
+    def init_program(self):
+        """Process 1 of containers, as tests/support/setup.sh builds it with the engine."""
+        path = self.target / "release" / "faaster-init"
+        if not path.exists():
+            raise Setup(f"{path} is missing: build the engine as ./quickstart does")
+        return path
+
     def loadgen_program(self):
         """The load generator, built for release."""
         path = self.target / "release" / "loadgen"

@@ -21,11 +21,13 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::cgroup::{Backend, CgroupError, CpuShare, Group, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
 use crate::fault::{FaultPoint, Faults};
 use crate::forks::birth::Between;
+use crate::network::Promise;
 use crate::rootfs::proc::{ProcMask, ProcMount};
 use crate::rootfs::{NEW, Rootfs};
 
@@ -59,6 +61,8 @@ pub enum BirthError {
     Between { step: &'static str, source: Errno },
     #[error("cannot mount a container's /proc")]
     Proc(#[source] Errno),
+    #[error("cannot come back from a container's network namespace")]
+    Lost(#[source] Errno),
     #[error(transparent)]
     Filters(#[from] SeccompError),
 }
@@ -71,7 +75,7 @@ impl BirthError {
             Self::Descriptor { source, .. } | Self::IdMap { source, .. } | Self::Between { source, .. } => {
                 Some(*source)
             }
-            Self::Clone(source) | Self::Proc(source) => Some(*source),
+            Self::Clone(source) | Self::Proc(source) | Self::Lost(source) => Some(*source),
             Self::Filters(_) => None,
         }
     }
@@ -86,6 +90,7 @@ pub(crate) struct Nursery {
     pub(crate) own_pidfd: PidFd,
     /// procfs of the pid namespace that we are in.
     pub(crate) proc: OwnedFd,
+    own_network: OwnedFd,
     runtimes: Vec<Prepared>,
     /// Of containers whose runtime comes from a fork server.
     adopter: Prepared,
@@ -104,8 +109,7 @@ struct Prepared {
 pub(crate) struct Born {
     pub pid: ProcessId,
     pub pidfd: PidFd,
-    /// Its network namespace, or why it cannot be had.
-    pub network: Result<OwnedFd, Errno>,
+    pub network: BornWith,
     /// Read end of the status pipe, non-blocking.
     pub status: OwnedFd,
     /// The engine's end of the frame channel.
@@ -119,6 +123,15 @@ pub(crate) struct Born {
     pub steps: Vec<&'static str>,
     /// For [`Entrance::ForkServer`].
     pub passage: Option<Box<Passage>>,
+}
+
+/// The network of a container that has been started.
+#[derive(Debug)]
+pub(crate) enum BornWith {
+    /// A namespace of its own, or why it cannot be had; there is no link to it.
+    Namespace(Result<OwnedFd, Errno>),
+    /// One that was made for it, and whoever made it makes the link, too.
+    LinkComing,
 }
 
 /// What a fork server's child needs to become a container's runtime.
@@ -152,6 +165,8 @@ pub(crate) struct Order<'a> {
     /// First of its user ids.
     pub uid: u32,
     pub entrance: Entrance<'a>,
+    /// A network namespace that is being made for it.
+    pub network: Option<&'a Promise>,
 }
 
 impl Nursery {
@@ -171,6 +186,8 @@ impl Nursery {
         let init = open(init_path, "the init program", OFlags::RDONLY)?;
         let null = open("/dev/null".as_ref(), "/dev/null", OFlags::RDWR)?;
         let proc = open("/proc".as_ref(), "/proc", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let own_network =
+            open("/proc/thread-self/ns/net".as_ref(), "our own network namespace", OFlags::RDONLY)?;
         let own_pidfd =
             PidFd::of_self().map_err(|source| BirthError::Descriptor { what: "our own pidfd", source })?;
         let filters = filters_file()?;
@@ -179,7 +196,7 @@ impl Nursery {
             arguments: c_strings(["faaster-init", KIND_FORKED].map(str::to_owned)),
             environment: c_strings([]),
         };
-        Ok(Self { null, init, filters, own_pidfd, proc, runtimes, adopter, faults })
+        Ok(Self { null, init, filters, own_pidfd, proc, own_network, runtimes, adopter, faults })
     }
 
     /// Makes a container and lets it go; it boots on its own from here.
@@ -198,23 +215,19 @@ impl Nursery {
         let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
         cgroups.write_limits(&mut limits, &boot)?;
         self.faults.at(FaultPoint::CreateLimits);
-        let ends = Ends::make(order.uid)?;
+        let ends = Ends::make(order)?;
         let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
             .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
-        let adoption = match order.entrance {
-            Entrance::Init => None,
-            Entrance::ForkServer { .. } => Some(
-                rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-                    .map_err(|source| BirthError::Descriptor { what: "a pipe for a number", source })?,
-            ),
-        };
         self.faults.at(FaultPoint::CreateEnds);
-        let adopted = adoption.as_ref().map(|(read, _)| read);
-        let (child, steps) = self.start(order, &group, rootfs, &ends, &tmp.mount, adopted)?;
+        let made = order.network.and_then(Promise::take);
+        let (child, steps) = self.start(order, &group, rootfs, &ends, &tmp.mount, made.as_ref())?;
         self.faults.at(FaultPoint::CreateCloned);
         // While it waits: once it has changed its user, only who has CAP_SYS_PTRACE may look, until its init has begun.
-        let network = self.network_namespace(child.pid);
+        let network = match made {
+            Some(_) => BornWith::LinkComing,
+            None => BornWith::Namespace(self.network_namespace(child.pid)),
+        };
         if let Err(error) = self.let_go(&child, order, rootfs.proc_mount, &ends.go) {
             // It waits for its go and is not going to get one.
             child.pidfd.kill().ok();
@@ -223,7 +236,7 @@ impl Nursery {
         }
         self.faults.at(FaultPoint::CreateGone);
         let Child { pid, pidfd } = child;
-        let Ends { status, channel, log, runtime_channel, log_write, .. } = ends;
+        let Ends { status, channel, log, runtime_channel, log_write, adoption, .. } = ends;
         let passage = match adoption {
             None => None,
             Some((_, number)) => {
@@ -267,12 +280,13 @@ impl Nursery {
         rootfs: &Rootfs,
         ends: &Ends,
         tmp: &OwnedFd,
-        adopted: Option<&OwnedFd>,
+        network: Option<&OwnedFd>,
     ) -> Result<(Child, Vec<&'static str>), BirthError> {
         let parent = self.own_pidfd.as_fd();
         let common =
             [(parent, fd::PARENT), (ends.status_write.as_fd(), fd::STATUS), (self.init.as_fd(), fd::PROGRAM)];
         let null = self.null.as_fd();
+        let adopted = ends.adoption.as_ref().map(|(read, _)| read);
         let mut placements: Vec<(BorrowedFd<'_>, RawFd)> = vec![(null, 0)];
         match adopted {
             None => placements.extend([
@@ -304,7 +318,10 @@ impl Nursery {
             Step::BecomeRoot,
             Step::DieWithParent(parent),
             Step::NewCgroupNamespace,
-            Step::LoopbackUp,
+        ]);
+        // In one that was made for it the loopback is up.
+        steps.extend(network.is_none().then_some(Step::LoopbackUp));
+        steps.extend([
             Step::AttachCopy { from: &rootfs.roots[order.runtime], to: NEW },
             Step::AttachCopy { from: &rootfs.runtime_paths[order.runtime], to: NEW_RUNTIME },
             Step::AttachTree { tree: tmp.as_fd(), to: NEW_TMP },
@@ -331,9 +348,7 @@ impl Nursery {
         let cgroup = group.birth.as_ref().map(|dir| dir.as_fd());
         let report = ends.status_write.as_fd();
         let child = match order.entrance {
-            Entrance::Init => Birth { namespaces: Namespaces::Own, cgroup, steps: &steps, report }
-                .start()
-                .map_err(BirthError::Clone)?,
+            Entrance::Init => self.bear_here(network, cgroup, &steps, report)?,
             Entrance::ForkServer { within, first_uid } => {
                 let id_map = format!("0 {first_uid} {UIDS_PER_SLOT}");
                 let between = Between { within, cgroup, joins: &[], id_map: id_map.as_bytes() };
@@ -341,6 +356,25 @@ impl Nursery {
             }
         };
         Ok((child, steps.iter().map(Step::name).collect()))
+    }
+
+    /// Makes a child of a container below our own user namespace: in a network namespace that was made for it, or one of
+    /// its own.
+    fn bear_here(
+        &self,
+        network: Option<&OwnedFd>,
+        cgroup: Option<BorrowedFd<'_>>,
+        steps: &[Step<'_>],
+        report: BorrowedFd<'_>,
+    ) -> Result<Child, BirthError> {
+        let birth =
+            |namespaces| Birth { namespaces, cgroup, steps, report }.start().map_err(BirthError::Clone);
+        let Some(network) = network else { return birth(Namespaces::Own) };
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(network.as_fd(), kind).map_err(BirthError::Clone)?;
+        let child = birth(Namespaces::OwnButNetwork);
+        move_into_link_name_space(self.own_network.as_fd(), kind).map_err(BirthError::Lost)?;
+        child
     }
 
     fn let_go(
@@ -457,22 +491,30 @@ struct Ends {
     log_write: OwnedFd,
     go: OwnedFd,
     awaited: OwnedFd,
+    /// Where the child of a fork server tells its number.
+    adoption: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Ends {
-    fn make(uid: u32) -> Result<Self, BirthError> {
+    fn make(order: Order<'_>) -> Result<Self, BirthError> {
         let failed = |what| move |source| BirthError::Descriptor { what, source };
         let (status, status_write) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a status pipe"))?;
         rustix::fs::fcntl_setfl(&status, OFlags::NONBLOCK).map_err(failed("a status pipe"))?;
         let (log, log_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a log pipe"))?;
         // Programs open /dev/stdout, which opens the pipe anew, as whoever they are.
-        let owner = rustix::fs::Uid::from_raw(uid + faaster_init::RUNTIME_USER);
+        let owner = rustix::fs::Uid::from_raw(order.uid + faaster_init::RUNTIME_USER);
         rustix::fs::fchown(&log_write, Some(owner), None).map_err(failed("a log pipe"))?;
         let pair = |kind| rustix::net::socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
         let (channel, runtime_channel) = pair(SocketType::STREAM).map_err(failed("a channel"))?;
         let (go, awaited) = pair(SocketType::SEQPACKET).map_err(failed("a go socket"))?;
-        Ok(Self { status, status_write, channel, runtime_channel, log, log_write, go, awaited })
+        let adoption = match order.entrance {
+            Entrance::Init => None,
+            Entrance::ForkServer { .. } => {
+                Some(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a pipe for a number"))?)
+            }
+        };
+        Ok(Self { status, status_write, channel, runtime_channel, log, log_write, go, awaited, adoption })
     }
 }
 

@@ -342,7 +342,7 @@ impl Funclet {
         {
             self.start_fork_server(runtime);
         } else if let Some(runtime) = self.next_birth(now) {
-            self.give_birth(runtime);
+            self.give_birth(runtime)?;
         } else if let Some((id, generation)) = self.next_surplus(now) {
             self.end(id, generation, Ending::Evicted);
         }

@@ -9,7 +9,7 @@ use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
 
 use crate::aside::{Alarm, Verdict};
-use crate::birth::{BOOT_SHARE, Born, Order};
+use crate::birth::{BOOT_SHARE, BirthError, Born, Order};
 use crate::cgroup::{CpuShare, FinalUsage, Removal, Running};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
@@ -32,17 +32,23 @@ const REMOVALS_PER_TURN_MAX: usize = 4;
 
 impl Funclet {
     /// Starts a container of a runtime in the next free slot.
-    pub(crate) fn give_birth(&mut self, runtime: usize) {
-        let Some((id, generation)) = self.slots.next_free() else { return };
+    ///
+    /// # Errors
+    /// The funclet cannot come back from a namespace.
+    pub(crate) fn give_birth(&mut self, runtime: usize) -> Result<(), FuncletError> {
+        let Some((id, generation)) = self.slots.next_free() else { return Ok(()) };
         self.faults.at(FaultPoint::CreateBegun);
         let now = Nanos::now();
         let group = group_of(id, generation);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
         self.prepare_entrance(runtime, now);
-        let order = Order { runtime, group: &group, uid, entrance: self.entrance(runtime, id, now) };
+        let entrance = self.entrance(runtime, id, now);
+        let promise = self.commission_link(runtime, entrance, id, generation);
+        let order = Order { runtime, group: &group, uid, entrance, network: promise.as_ref() };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
             Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
+            Err(BirthError::Lost(errno)) => return Err(FuncletError::LostNamespace(errno)),
             Err(error) => {
                 notice(&self.config, &format!("cannot make a container: {}", with_causes(&error)));
                 let until = now.after(CGROUP_REMOVE_TIMEOUT);
@@ -51,6 +57,7 @@ impl Funclet {
                 self.back_off(runtime, Refusal::System, error.errno());
             }
         }
+        Ok(())
     }
 
     fn settle_in(
@@ -304,7 +311,7 @@ impl Funclet {
     }
 
     /// Ends a container that did not become claimable, and says why.
-    fn fail_boot(&mut self, id: SlotId, generation: Generation, reason: &str) {
+    pub(crate) fn fail_boot(&mut self, id: SlotId, generation: Generation, reason: &str) {
         let Some(container) = self.slots.live(id, generation) else { return };
         if container.state != State::Creating {
             return;

@@ -6,25 +6,46 @@
 //! The link is made while the runtime boots; a container is claimable when both are done. A claim finds the link in the
 //! node's default mode, and only one that wants another touches it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use faaster_protocol::funclet::{Claim, Generation, NetworkMode, SlotId};
 use rustix::io::Errno;
 
+use crate::birth::{BornWith, Entrance};
 use crate::fault::{FaultPoint, Faults};
 use crate::funclet::{Funclet, FuncletError};
-use crate::network::{Inside, Link, NetworkError, Wired, WiringError};
+use crate::network::{Inside, Link, NetworkError, Promise, Wired, WiringError};
 use crate::notice::{notice, with_causes};
 
 impl Funclet {
-    /// Has a link made for a container just born.
-    pub(crate) fn order_link(
-        &mut self,
+    /// Has the network of a container made, link and all, beside the rest of it, when a claim waits for it: it takes as
+    /// long as the rest. A fork server's child could not enter a namespace that does not belong to the server's user
+    /// namespace.
+    pub(crate) fn commission_link(
+        &self,
+        runtime: usize,
+        entrance: Entrance<'_>,
         id: SlotId,
         generation: Generation,
-        namespace: Result<OwnedFd, Errno>,
-    ) {
+    ) -> Option<Promise> {
+        if matches!(entrance, Entrance::ForkServer { .. }) || self.waiting.count_for_container(runtime) == 0 {
+            return None;
+        }
+        self.network.as_ref()?.commission(id, generation)
+    }
+
+    /// Has a link made for a container just born.
+    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation, born_with: BornWith) {
         let Some(network) = &mut self.network else { return };
+        let namespace = match born_with {
+            BornWith::LinkComing => {
+                if let Some(container) = self.slots.live(id, generation) {
+                    container.link = Link::Coming { booted: false };
+                }
+                return;
+            }
+            BornWith::Namespace(namespace) => namespace,
+        };
         if network.wires_at_claims() {
             return;
         }
@@ -57,6 +78,10 @@ impl Funclet {
                     if let Some(unclaimed) = &mut container.unclaimed {
                         unclaimed.inside = Some(Box::new(attached.inside));
                     }
+                }
+                Err(error @ WiringError::Loopback(_)) => {
+                    self.fail_boot(slot, generation, &with_causes(&error));
+                    continue;
                 }
                 Err(error) => {
                     container.link = Link::None;

@@ -23,6 +23,8 @@ mod hostile_engine;
 mod layers;
 #[path = "system/leftovers.rs"]
 mod leftovers;
+#[path = "system/links.rs"]
+mod links;
 #[path = "system/pools.rs"]
 mod pools;
 #[path = "system/programs.rs"]

@@ -329,6 +329,8 @@ pub const FUNCTION_FDS_MAX: u64 = 65_536;
 /// Bytes of the system call filters that a container's init reads.
 pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
 
+/// So long a birth waits for a network namespace that another thread makes for it, before it makes its own.
+pub const NAMESPACE_WAIT_MAX: Duration = Duration::from_millis(1);
 /// Rules of the network, and what the host was set to for it, are looked at this often.
 pub const NETWORK_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 

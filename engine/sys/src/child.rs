@@ -24,6 +24,9 @@ pub const PLACED_FDS_MAX: usize = 8;
 /// Placing goes by way of numbers from here on, so that no target overwrites a source.
 const STAGING_FD: RawFd = 512;
 
+/// Of include/uapi/linux/sockios.h; its type differs from one C library to the next.
+const SIOCSIFFLAGS: u32 = 0x8914;
+
 /// Bytes of a record on the report descriptor.
 pub const REPORT_BYTES: usize = 4;
 /// First byte of a record: a step failed; then its position in the list, then errno, little-endian.
@@ -309,9 +312,10 @@ fn pivot_to(root: &CStr) -> Result<(), Errno> {
 }
 
 fn batch_policy() -> Result<(), Errno> {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads one `struct sched_param`, which outlives the call; process 0 is the caller.
-    check(i64::from(unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) }))
+    // `struct sched_param` of the kernel is one int; that of a C library may be more.
+    let priority: libc::c_int = 0;
+    // SAFETY: reads one int, which outlives the call; process 0 is the caller.
+    check(unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_BATCH, &raw const priority) })
         .map(drop)
 }
 
@@ -326,8 +330,15 @@ fn loopback_up() -> Result<(), Errno> {
     let up = libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::INVAL)?;
     let request = libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: up } };
     // SAFETY: SIOCSIFFLAGS reads one `struct ifreq`, which outlives the call, with name and flags set.
-    check(i64::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
-        .map(drop)
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            socket.as_raw_fd(),
+            libc::c_long::from(SIOCSIFFLAGS),
+            &raw const request,
+        )
+    })
+    .map(drop)
 }
 
 fn exec_fd(program: RawFd, arguments: &CStringArray, environment: &CStringArray) -> Result<(), Errno> {

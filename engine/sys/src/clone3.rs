@@ -50,6 +50,8 @@ pub enum Namespaces {
     Inner,
     /// User, pid, mount, network, ipc and uts. (The cgroup namespace comes after the migration: [`Step`].)
     Own,
+    /// The same without network: that is the maker's at this moment.
+    OwnButNetwork,
 }
 
 /// A process to make.
@@ -104,8 +106,18 @@ impl Namespaces {
             Self::User => CLONE_NEWUSER,
             Self::Inner => inner,
             Self::Own => CLONE_NEWUSER | CLONE_NEWPID | inner,
+            Self::OwnButNetwork => (CLONE_NEWUSER | CLONE_NEWPID | inner) & !CLONE_NEWNET,
         }
     }
+}
+
+/// Moves the calling thread into a network namespace of its own, which belongs to its user namespace.
+///
+/// # Errors
+/// unshare(2)'s: EPERM, ENOSPC (too many namespaces), ENOMEM.
+pub fn unshare_network() -> Result<(), Errno> {
+    // SAFETY: the one condition is about CLONE_FILES, which is not in the flags.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
 }
 
 /// Makes a sibling: a child of the caller's parent, which alone can wait for it. Allocates nothing, so that a process

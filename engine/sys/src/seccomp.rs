@@ -158,6 +158,10 @@ fn compile(
         .map_err(SeccompError::Build)
 }
 
+// Of include/uapi/asm-generic/ioctls.h; their type differs from one C library to the next.
+const TIOCSTI: u64 = 0x5412;
+const TIOCLINUX: u64 = 0x541c;
+
 /// Calls that are allowed with some arguments only.
 fn conditional_rules() -> Result<Rules, seccompiler::BackendError> {
     let equals = |index, value| SeccompCondition::new(index, Len::Dword, Op::Eq, value);
@@ -174,7 +178,7 @@ fn conditional_rules() -> Result<Rules, seccompiler::BackendError> {
     sockets.push(SeccompRule::new(vec![equals(0, number(libc::AF_NETLINK))?, equals(2, 0)?])?);
     // Both type into somebody's terminal: one a character, the other what is selected on a console.
     let differs = |value| SeccompCondition::new(1, Len::Dword, Op::Ne, value);
-    let not_typing = vec![differs(libc::TIOCSTI)?, differs(libc::TIOCLINUX)?];
+    let not_typing = vec![differs(TIOCSTI)?, differs(TIOCLINUX)?];
     Ok(BTreeMap::from([
         (libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, lists::NAMESPACE_FLAGS, 0)?])?]),
         (libc::SYS_socket, sockets),

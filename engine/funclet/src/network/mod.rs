@@ -42,8 +42,8 @@ pub use prepare::{NetworkRequest, PrepareError, Prepared, V6, prepare};
 use crate::config::FuncletConfig;
 use crate::fault::Faults;
 use plan::Plan;
-pub(crate) use wirer::Wired;
 use wirer::Wirer;
+pub(crate) use wirer::{Promise, Wired};
 use wiring::{Attached, Wiring};
 pub(crate) use wiring::{Inside, WiringError};
 
@@ -182,6 +182,15 @@ impl Network {
         let place = self.plan.place(slot.0, generation.0);
         let order = wirer::Order { slot, generation, place, namespace, mode: self.mode };
         if self.wirer.order(order) { Link::Coming { booted: false } } else { Link::None }
+    }
+
+    /// Has a network namespace made, and linked, for a container that is about to be born.
+    pub(crate) fn commission(&self, slot: SlotId, generation: Generation) -> Option<Promise> {
+        if self.mode == NetworkMode::None {
+            return None;
+        }
+        let place = self.plan.place(slot.0, generation.0);
+        self.wirer.commission((slot, generation), place, self.mode)
     }
 
     /// What the thread has made since it was last asked.

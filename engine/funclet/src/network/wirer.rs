@@ -8,17 +8,21 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Instant;
 
-use faaster_limits::{NETWORK_WATCH_INTERVAL, SLOTS_MAX};
+use faaster_limits::{NAMESPACE_WAIT_MAX, NETWORK_WATCH_INTERVAL, SLOTS_MAX};
 use faaster_netlink::nftables::{Chain, Hook, Policy, Table};
 use faaster_protocol::funclet::{Generation, NetworkMode, SlotId};
 use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
+use rustix::thread::CpuSet;
 
 use super::plan::{Place, Plan};
 use super::rules::{self, BASE_CHAINS, Surroundings};
-use super::wiring::{Attached, Wiring, WiringError};
+use super::wiring::{Attached, Wiring, WiringError, Wish};
 use super::{NetworkConfig, NetworkError, Opened, host};
 use crate::config::FuncletConfig;
 use crate::fault::{FaultPoint, Faults};
@@ -34,6 +38,41 @@ pub(crate) struct Order {
     pub mode: NetworkMode,
 }
 
+/// A network namespace that the thread makes, and then links, while its container's groups are made.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    namespace: Receiver<OwnedFd>,
+    decided: Arc<AtomicBool>,
+}
+
+impl Promise {
+    /// The namespace, which gets its link as an order would have it; none where the thread has other things to do.
+    pub(crate) fn take(&self) -> Option<OwnedFd> {
+        if let Ok(namespace) = self.namespace.recv_timeout(NAMESPACE_WAIT_MAX) {
+            return Some(namespace);
+        }
+        // Who of both comes first decides; the other one sees it.
+        if self.decided.swap(true, Ordering::AcqRel) { self.namespace.recv().ok() } else { None }
+    }
+}
+
+/// The thread's side of a [`Promise`].
+#[derive(Debug)]
+struct Commission {
+    slot: SlotId,
+    generation: Generation,
+    place: Place,
+    mode: NetworkMode,
+    namespace: SyncSender<OwnedFd>,
+    decided: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Errand {
+    Wire(Order),
+    Make(Commission),
+}
+
 /// What became of an order.
 #[derive(Debug)]
 pub(crate) struct Wired {
@@ -45,10 +84,15 @@ pub(crate) struct Wired {
 /// The funclet's end.
 #[derive(Debug)]
 pub(super) struct Wirer {
-    orders: SyncSender<Order>,
+    errands: SyncSender<Errand>,
     answers: Receiver<Wired>,
     /// Has a byte in it when there are answers.
     bell: OwnedFd,
+    thread: Pid,
+    /// Where it may run.
+    cores: CpuSet,
+    /// Errands that it has not done yet.
+    under_way: Arc<AtomicUsize>,
 }
 
 impl Wirer {
@@ -66,16 +110,33 @@ impl Wirer {
         let mut guard = Guard::new(config, settings);
         guard.write(&mut wiring)?;
         wiring.forget_flows(|address| plan.holds(address))?;
-        let (orders, incoming) = sync_channel(SLOTS_MAX);
+        let (errands, incoming) = sync_channel(SLOTS_MAX);
         let (outgoing, answers) = channel();
         let (bell, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| NetworkError::Thread(errno.into()))?;
-        let thread = Thread { wiring, guard, incoming, outgoing, rope, faults: faults.clone() };
+        let cores =
+            rustix::thread::sched_getaffinity(None).map_err(|errno| NetworkError::Thread(errno.into()))?;
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let thread = Thread {
+            wiring,
+            guard,
+            incoming,
+            outgoing,
+            rope,
+            cores,
+            under_way: Arc::clone(&under_way),
+            faults: faults.clone(),
+        };
+        let (tell, told) = sync_channel(1);
         std::thread::Builder::new()
             .name("network".to_owned())
-            .spawn(move || thread.run())
+            .spawn(move || {
+                tell.send(rustix::thread::gettid()).ok();
+                thread.run();
+            })
             .map_err(NetworkError::Thread)?;
-        Ok(Self { orders, answers, bell })
+        let thread = told.recv().map_err(|_| NetworkError::Thread(rustix::io::Errno::SRCH.into()))?;
+        Ok(Self { errands, answers, bell, thread, cores, under_way })
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -84,7 +145,38 @@ impl Wirer {
 
     /// `false`: the thread has more to do than there are slots.
     pub(super) fn order(&self, order: Order) -> bool {
-        self.orders.try_send(order).is_ok()
+        self.send(Errand::Wire(order))
+    }
+
+    /// Has a namespace made and linked on another core than the caller's; none where there is no other, or where the
+    /// thread has something to do: who waits for it would wait for that.
+    pub(super) fn commission(
+        &self,
+        (slot, generation): (SlotId, Generation),
+        place: Place,
+        mode: NetworkMode,
+    ) -> Option<Promise> {
+        let mut others = self.cores;
+        others.unset(rustix::thread::sched_getcpu());
+        if others.count() == 0 || self.under_way.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        // Woken where its caller runs, it would come after all that the caller has to do.
+        rustix::thread::sched_setaffinity(Some(self.thread), &others).ok()?;
+        let (namespace, made) = sync_channel(1);
+        let decided = Arc::new(AtomicBool::new(false));
+        let commission =
+            Commission { slot, generation, place, mode, namespace, decided: Arc::clone(&decided) };
+        self.send(Errand::Make(commission)).then_some(Promise { namespace: made, decided })
+    }
+
+    fn send(&self, errand: Errand) -> bool {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        let is_sent = self.errands.try_send(errand).is_ok();
+        if !is_sent {
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+        }
+        is_sent
     }
 
     pub(super) fn take(&self) -> Vec<Wired> {
@@ -97,9 +189,11 @@ impl Wirer {
 struct Thread {
     wiring: Wiring,
     guard: Guard,
-    incoming: Receiver<Order>,
+    incoming: Receiver<Errand>,
     outgoing: Sender<Wired>,
     rope: OwnedFd,
+    cores: CpuSet,
+    under_way: Arc<AtomicUsize>,
     faults: Faults,
 }
 
@@ -109,7 +203,16 @@ impl Thread {
         let mut due = Instant::now();
         loop {
             match self.incoming.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(order) => self.carry_out(order),
+                Ok(errand) => {
+                    match errand {
+                        Errand::Wire(order) => self.carry_out(order),
+                        Errand::Make(commission) => {
+                            self.make(commission);
+                            rustix::thread::sched_setaffinity(None, &self.cores).ok();
+                        }
+                    }
+                    self.under_way.fetch_sub(1, Ordering::AcqRel);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -123,6 +226,29 @@ impl Thread {
     fn carry_out(&mut self, order: Order) {
         let Order { slot, generation, place, namespace, mode } = order;
         let outcome = self.wiring.wire(&place, namespace.as_fd(), mode);
+        self.answer(slot, generation, outcome);
+    }
+
+    /// A commission that comes to nothing is no news: its container then gets a namespace and a link as others do.
+    fn make(&mut self, commission: Commission) {
+        let Commission { slot, generation, place, mode, namespace, decided } = commission;
+        let hand_over = |fresh: BorrowedFd<'_>| {
+            let Ok(copy) = fresh.try_clone_to_owned() else { return Wish::GivenUp };
+            let is_late = decided.swap(true, Ordering::AcqRel);
+            if is_late || namespace.send(copy).is_err() { Wish::GivenUp } else { Wish::Taken }
+        };
+        let outcome = match self.wiring.make_namespace(hand_over) {
+            Ok(Some(fresh)) => self.wiring.wire_fresh(&place, fresh, mode),
+            Err(error @ WiringError::Loopback(_)) => Err(error),
+            Err(WiringError::Lost(_)) => {
+                panic!("the network thread cannot come back from a namespace it made")
+            }
+            Ok(None) | Err(_) => return,
+        };
+        self.answer(slot, generation, outcome);
+    }
+
+    fn answer(&self, slot: SlotId, generation: Generation, outcome: Result<Attached, WiringError>) {
         if let Err(WiringError::Lost(_)) = outcome {
             // Whatever this thread did now would be done to a container.
             panic!("the network thread cannot come back from a container's namespace");
@@ -278,6 +404,42 @@ mod tests {
     fn chain(family: Family, table: &str, name: &str, hook: Hook, policy: Policy) -> Chain {
         let base = Some(Base { hook, priority: 0, policy });
         Chain { family, table: table.into(), name: name.into(), base, kind: "filter".into() }
+    }
+
+    fn promise() -> (SyncSender<OwnedFd>, Promise) {
+        let (namespace, made) = sync_channel(1);
+        (namespace, Promise { namespace: made, decided: Arc::new(AtomicBool::new(false)) })
+    }
+
+    fn some_descriptor() -> OwnedFd {
+        rustix::pipe::pipe().unwrap().0
+    }
+
+    #[test]
+    fn a_promise_is_kept_or_given_up_and_both_sides_agree_which() {
+        let (namespace, kept) = promise();
+        kept.decided.store(true, Ordering::Release);
+        namespace.send(some_descriptor()).unwrap();
+        assert!(kept.take().is_some());
+        let (_namespace, late) = promise();
+        assert!(late.take().is_none());
+        assert!(late.decided.load(Ordering::Acquire), "the thread sees that nobody waits any more");
+        let (namespace, broken) = promise();
+        drop(namespace);
+        assert!(broken.take().is_none(), "the thread could not make one");
+    }
+
+    #[test]
+    fn what_the_thread_has_decided_is_waited_for() {
+        let (namespace, promise) = promise();
+        // The thread comes first and is slow to say what it has.
+        promise.decided.store(true, Ordering::Release);
+        let taken = std::thread::scope(|scope| {
+            let taking = scope.spawn(move || promise.take());
+            scope.spawn(move || namespace.send(some_descriptor()).unwrap());
+            taking.join().unwrap()
+        });
+        assert!(taken.is_some());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use faaster_netlink::{
     delete_link,
 };
 use faaster_protocol::funclet::NetworkMode;
+use faaster_sys::clone3::unshare_network;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -19,6 +20,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::plan::{GATEWAY_V4, GATEWAY_V6, INNER_NAME, OUTER_MAC, Place, Use};
 use super::rules::group_of;
 use super::{NetworkConfig, NetworkError, host};
+
+/// The first link of every namespace (LOOPBACK_IFINDEX of include/net/flow.h).
+const LOOPBACK_INDEX: u32 = 1;
 
 /// The step of a container's network that failed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,8 @@ pub(crate) enum WiringError {
     Refused(#[from] KernelError),
     #[error(transparent)]
     Batch(#[from] Box<BatchError>),
+    #[error("cannot bring up the loopback of a namespace that was just made")]
+    Loopback(#[source] NetlinkError),
     #[error("a link that was just made is not there")]
     Vanished,
 }
@@ -42,7 +48,7 @@ impl WiringError {
     pub(crate) fn errno(&self) -> Errno {
         match self {
             Self::Enter(errno) | Self::Lost(errno) => *errno,
-            Self::Netlink(error) => error.kernel_errno().unwrap_or(Errno::IO),
+            Self::Netlink(error) | Self::Loopback(error) => error.kernel_errno().unwrap_or(Errno::IO),
             Self::Refused(error) => error.errno,
             Self::Batch(_) | Self::Vanished => Errno::IO,
         }
@@ -54,6 +60,20 @@ impl WiringError {
 pub(crate) struct Inside {
     connection: Connection,
     index: LinkIndex,
+}
+
+/// Whether a namespace is still wanted by whom it was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Taken,
+    GivenUp,
+}
+
+/// A network namespace just made, with its loopback up.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    pub namespace: OwnedFd,
+    inside: Connection,
 }
 
 /// A link that is there.
@@ -117,6 +137,35 @@ impl Wiring {
         Ok(self.netfilter.insert(connection))
     }
 
+    /// Makes a network namespace, which belongs to the host's user namespace: root in a container has no say in it. Its
+    /// loopback comes up after `hand_over` has had it, which says whether somebody wants it.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn make_namespace(
+        &self,
+        hand_over: impl FnOnce(BorrowedFd<'_>) -> Wish,
+    ) -> Result<Option<Fresh>, WiringError> {
+        unshare_network().map_err(WiringError::Enter)?;
+        let fresh = make_here(hand_over);
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(self.own_namespace.as_fd(), kind).map_err(WiringError::Lost)?;
+        fresh
+    }
+
+    /// As [`Self::wire`], for a namespace just made.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn wire_fresh(
+        &mut self,
+        place: &Place,
+        fresh: Fresh,
+        mode: NetworkMode,
+    ) -> Result<Attached, WiringError> {
+        self.wire_with(place, fresh.inside, fresh.namespace.as_fd(), mode)
+    }
+
     /// Makes the pair, and all that belongs to it at both ends.
     ///
     /// # Errors
@@ -127,7 +176,17 @@ impl Wiring {
         namespace: BorrowedFd<'_>,
         mode: NetworkMode,
     ) -> Result<Attached, WiringError> {
-        let mut inside = self.connect_inside(namespace)?;
+        let inside = self.connect_inside(namespace)?;
+        self.wire_with(place, inside, namespace, mode)
+    }
+
+    fn wire_with(
+        &mut self,
+        place: &Place,
+        mut inside: Connection,
+        namespace: BorrowedFd<'_>,
+        mode: NetworkMode,
+    ) -> Result<Attached, WiringError> {
         if place.used == Use::Again {
             // Or answers to the one that had the addresses before would come to this one.
             for address in place.addresses() {
@@ -261,6 +320,22 @@ impl Inside {
         }
         all(&mut self.connection, &requests)
     }
+}
+
+/// In the namespace that the calling thread has just made.
+fn make_here(hand_over: impl FnOnce(BorrowedFd<'_>) -> Wish) -> Result<Option<Fresh>, WiringError> {
+    let path = "/proc/thread-self/ns/net";
+    let namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(WiringError::Enter)?;
+    if hand_over(namespace.as_fd()) == Wish::GivenUp {
+        return Ok(None);
+    }
+    let loopback = LinkIndex::new(LOOPBACK_INDEX).expect("not 0");
+    let up = LinkChange::new(loopback).state(LinkState::Up).request();
+    let inside = Connection::open(Protocol::Route)
+        .and_then(|mut inside| inside.run(&up).map(|()| inside))
+        .map_err(WiringError::Loopback)?;
+    Ok(Some(Fresh { namespace, inside }))
 }
 
 fn all(connection: &mut Connection, requests: &[Request<'_>]) -> Result<(), WiringError> {

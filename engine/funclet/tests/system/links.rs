@@ -1,0 +1,66 @@
+//! The network of containers that are made for a claim that waits, and of those that are made ahead.
+
+use std::path::PathBuf;
+
+use faaster_protocol::funclet::{NetworkMode, Request};
+use faaster_sys::clone3::unshare_network;
+
+use crate::support::{Instance, Node, Options, can_run, provided};
+
+fn in_proc(instance: &Instance, file: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/{file}", instance.pid))
+}
+
+fn namespace(instance: &Instance) -> PathBuf {
+    std::fs::read_link(in_proc(instance, "ns/net")).unwrap()
+}
+
+/// Its namespace is its own, its loopback answers, its link has an address.
+fn assert_wired(instance: &Instance) {
+    let ours = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    assert_ne!(namespace(instance), ours);
+    let links = std::fs::read_to_string(in_proc(instance, "net/dev")).unwrap();
+    let names: Vec<&str> =
+        links.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    assert_eq!(names, ["lo", "eth0"], "{links}");
+    let addresses = std::fs::read_to_string(in_proc(instance, "net/fib_trie")).unwrap();
+    assert!(addresses.contains("127.0.0.1"), "the loopback is down: {addresses}");
+    let routes = std::fs::read_to_string(in_proc(instance, "net/route")).unwrap();
+    assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t")), "no way out: {routes}");
+}
+
+#[test]
+fn a_container_made_for_a_claim_has_a_network_as_a_pooled_one_has() {
+    if !can_run() {
+        return;
+    }
+    // Links and rules are nobody else's then; the funclet is made by this thread.
+    unshare_network().unwrap();
+    for pool in [0, 1] {
+        let mut node = Node::start(Options {
+            pool,
+            network: Some(NetworkMode::Egress),
+            runtimes: vec![provided()],
+            ..Options::default()
+        });
+        let code = node.code(1, &[("bootstrap", "")]);
+        let mut instances = Vec::new();
+        for _ in 0..3 {
+            let instance = node.engine.claim(0, code);
+            assert_wired(&instance);
+            instances.push(instance);
+        }
+        // Claims that come together: for all but one the thread that makes links has no time to make namespaces.
+        let claims: Vec<_> = (0..4).map(|_| node.engine.claim_request(0, code)).collect();
+        claims.iter().for_each(|claim| node.engine.send(&Request::Claim(*claim)));
+        for claim in claims {
+            instances.push(node.engine.expect_claimed(claim.ticket));
+        }
+        for (at, instance) in instances.iter().enumerate() {
+            assert_wired(instance);
+            let others = instances.iter().skip(at + 1);
+            assert!(others.into_iter().all(|other| namespace(other) != namespace(instance)));
+        }
+        assert_eq!(node.stop(), 0);
+    }
+}
