@@ -14,7 +14,7 @@ use crate::bounds::{
 use crate::cold::ColdArgs;
 use crate::gates::GateName;
 use crate::null_server::Delay;
-use crate::plan::{Extent, Loop, Phases, Plan};
+use crate::plan::{Extent, Loop, Phases, Plan, Spin};
 use crate::preset::{PresetError, PresetFlags, event};
 use crate::request::{Expectation, KeepAlive, Placeholders, Request, RequestError, RequestParts};
 use crate::schedule::{Arrivals, Rate};
@@ -451,6 +451,7 @@ impl RunFlags {
             timeout: self.timeout.max(Duration::from_millis(1)),
             connect_timeout: self.connect_timeout.max(Duration::from_millis(1)),
             phases: Phases::Skipped,
+            spin: Spin::AroundSends,
         })
     }
 

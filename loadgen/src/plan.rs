@@ -34,6 +34,15 @@ pub enum Phases {
     Skipped,
 }
 
+/// When a thread that keeps to a schedule spins instead of sleeping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spin {
+    /// Before sends and, while an answer is missing, after them.
+    AroundSends,
+    /// Before sends alone: answers take far longer than a wake-up, and the server may need the core.
+    BeforeSends,
+}
+
 /// Everything about a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -53,6 +62,7 @@ pub struct Plan {
     pub timeout: Duration,
     pub connect_timeout: Duration,
     pub phases: Phases,
+    pub spin: Spin,
 }
 
 /// There are fewer descriptors than connections.

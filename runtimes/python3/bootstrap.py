@@ -27,8 +27,9 @@ def main():
     from faaster_runtime import prime
 
     prime.run(RUNTIME_DIR)
-    from faaster_runtime import serve
+    from faaster_runtime import load, serve
 
+    load.expect(TASK_DIR)
     if is_fork_server:
         from faaster_runtime import fork_server
 

@@ -1,4 +1,5 @@
 """What is special to the python3 runtime: its loader, asyncio, threads, logging, kinds of results."""
+import random
 import unittest
 
 import wire
@@ -23,6 +24,9 @@ class Python3(unittest.TestCase):
 
     def test_own_modules_may_have_names_of_primed_ones(self):
         self.assertEqual(self.instance("own_names").call({}).value, ["my csv", "my queue"])
+
+    def test_a_seed_that_a_module_sets_holds(self):
+        self.assertEqual(self.instance("seeded").call({}).value, random.Random(7).randrange(1 << 30))
 
     def test_prints_from_threads_are_attributed(self):
         instance = self.instance("threads", concurrency=CONCURRENCY)

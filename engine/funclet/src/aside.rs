@@ -59,6 +59,13 @@ impl Aside {
         self.boots.contains(&(id, generation))
     }
 
+    /// It need not any more; whether it did.
+    pub(crate) fn leave(&mut self, id: SlotId, generation: Generation) -> bool {
+        let before = self.boots.len();
+        self.boots.retain(|boot| *boot != (id, generation));
+        self.boots.len() < before
+    }
+
     /// All that do; they need not any more.
     pub(crate) fn take(&mut self) -> Vec<(SlotId, Generation)> {
         std::mem::take(&mut self.boots)
@@ -98,6 +105,8 @@ mod tests {
         assert_eq!(aside.add(BOOT.0, BOOT.1, at(0)), Alarm::Wanted);
         assert_eq!(aside.add(OTHER.0, OTHER.1, at(1)), Alarm::Set);
         assert!(aside.contains(BOOT.0, BOOT.1));
+        assert!(aside.leave(OTHER.0, OTHER.1) && !aside.leave(OTHER.0, OTHER.1));
+        assert_eq!(aside.add(OTHER.0, OTHER.1, at(2)), Alarm::Set);
         assert_eq!(aside.judge(at(4), at(10)), Verdict::Wait(at(10)));
         assert_eq!(aside.judge(at(10), at(18)), Verdict::Wait(at(18)));
         assert_eq!(aside.judge(at(18), at(18)), Verdict::Return(vec![BOOT, OTHER]));

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::aside::{Alarm, Verdict};
 use crate::birth::{BOOT_SHARE, Born, Order};
-use crate::cgroup::{CpuShare, FinalUsage, Removal};
+use crate::cgroup::{CpuShare, FinalUsage, Removal, Running};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
 use crate::demand::Happening;
@@ -189,7 +189,7 @@ impl Funclet {
         {
             return;
         }
-        self.share(id, generation, CpuShare::Spare);
+        self.stop_for_a_while(id, generation);
         if self.aside.add(id, generation, now) == Alarm::Wanted {
             self.timers.add(now.after(POOL_REFILL_QUIET), Timer::Aside);
         }
@@ -210,9 +210,28 @@ impl Funclet {
         self.compete(&boots);
     }
 
+    /// Stopped, it takes nothing. With the least of shares it is still owed what it has waited for (EEVDF), and gets that
+    /// in one go: up to the next tick of the clock, in the pause that the claimed one makes for its first call.
+    fn stop_for_a_while(&self, id: SlotId, generation: Generation) {
+        let Some(container) = self.slots.peek(id, generation) else { return };
+        if self.cgroups.set_running(&container.group, Running::Stopped).is_err() {
+            self.share(id, generation, CpuShare::Spare);
+        }
+    }
+
     fn compete(&self, boots: &[(SlotId, Generation)]) {
         for (id, generation) in boots {
-            self.share(*id, *generation, BOOT_SHARE);
+            let Some(container) = self.slots.peek(*id, *generation) else { continue };
+            if self.cgroups.set_running(&container.group, Running::Yes).is_err() {
+                self.share(*id, *generation, BOOT_SHARE);
+            }
+        }
+    }
+
+    /// It is ready, or is to end: neither is done while it stands aside.
+    fn leave_aside(&mut self, id: SlotId, generation: Generation) {
+        if self.aside.leave(id, generation) {
+            self.compete(&[(id, generation)]);
         }
     }
 
@@ -264,6 +283,8 @@ impl Funclet {
             return Ok(());
         }
         self.faults.at(FaultPoint::CreateBooted);
+        self.leave_aside(id, generation);
+        let container = self.slots.live(id, generation).expect("looked at above");
         container.state.apply(Change::Booted);
         if let Some(timer) = container.timer.take() {
             self.timers.cancel(timer);
@@ -306,7 +327,7 @@ impl Funclet {
         self.faults.at(FaultPoint::EndAsked);
         let was_booting = container.state == State::Creating;
         // Dying takes a processor too.
-        self.share(id, generation, BOOT_SHARE);
+        self.leave_aside(id, generation);
         let container = self.slots.live(id, generation).expect("looked at above");
         container.state.apply(Change::Killed);
         container.ending = Some(ending);

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::bounds::{COLD_CONNECTIONS_MAX, COLD_FUNCTIONS_MAX};
 use crate::gates::GateName;
 use crate::options::{OutputFlags, cores, duration, text_or_file};
-use crate::plan::{Extent, Loop, Phases, Plan};
+use crate::plan::{Extent, Loop, Phases, Plan, Spin};
 use crate::preset::{Api, FAASTER_ACCOUNT, PresetFlags, event};
 use crate::request::{Expectation, KeepAlive, Placeholders, Request, RequestParts};
 use crate::schedule::{Arrivals, Rate};
@@ -136,6 +136,7 @@ impl ColdArgs {
             timeout: self.timeout.max(Duration::from_millis(1)),
             connect_timeout: Duration::from_secs(5),
             phases: Phases::Read,
+            spin: Spin::BeforeSends,
         })
     }
 
@@ -186,7 +187,7 @@ mod tests {
         let spaced = args(&["-n", "7", "--spacing", "250ms"]).plan("p-").unwrap();
         let rate = Rate::steady(4.0);
         assert_eq!(spaced.drive, Loop::Open { rate, arrivals: Arrivals::Constant });
-        assert_eq!(spaced.connections, 7);
+        assert_eq!((spaced.connections, spaced.spin), (7, Spin::BeforeSends));
     }
 
     #[test]

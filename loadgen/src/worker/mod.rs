@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use crate::bounds::{RECONNECT_PAUSE, RING_COMPLETIONS, SETUP_TIMEOUT, SIGNING_ROOM, SPIN, TICK};
-use crate::plan::{Loop, Plan};
+use crate::plan::{Loop, Plan, Spin};
 use crate::request::RequestWriter;
 use crate::ring::{NoRing, ring_of_this_thread};
 use crate::schedule::Schedule;
@@ -387,7 +387,8 @@ impl Worker {
             return self.ring.wait(Some(wait), &mut self.happened);
         }
         let spin_ns = nanoseconds(SPIN);
-        let answers_until_ns = if self.in_flight > 0 { self.sent_at_ns + spin_ns } else { 0 };
+        let spins_after = self.in_flight > 0 && self.plan.spin == Spin::AroundSends;
+        let answers_until_ns = if spins_after { self.sent_at_ns + spin_ns } else { 0 };
         if until_ns > now_ns + spin_ns && now_ns >= answers_until_ns {
             let wake_ns = until_ns - spin_ns;
             self.ring.wait(Some(Duration::from_nanos(wake_ns - now_ns)), &mut self.happened)?;

@@ -3,6 +3,7 @@
 Owns: sys.path, the environment, the choice of module. Must not know: frames, threads.
 """
 import importlib
+import importlib.machinery as machinery
 import os
 import sys
 import time
@@ -10,8 +11,18 @@ import time
 from .failure import LoadError, user_stack
 
 # Where vendored packages may lie, in the order of the search.
-PACKAGE_FOLDERS = ("", "python", "vendor")
+PACKAGE_FOLDERS = ("python", "vendor")
 LAYER_DIR = "/opt/python"
+LOADERS = (
+    (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
+    (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
+    (machinery.SourcelessFileLoader, machinery.BYTECODE_SUFFIXES),
+)
+
+
+def expect(task_dir):
+    """Before there is a function: makes what imports from its folder, which else asks first whether that is an archive."""
+    sys.path_importer_cache[task_dir] = machinery.FileFinder(task_dir, *LOADERS)
 
 
 def apply_environment(load, task_dir):
@@ -28,21 +39,23 @@ def apply_environment(load, task_dir):
         time.tzset()
 
 
-def set_search_path(task_dir):
-    """The function's folders come before everything else. PYTHONPATH is honoured although the interpreter runs with -E."""
-    wanted = [os.path.join(task_dir, folder) if folder else task_dir for folder in PACKAGE_FOLDERS]
+def set_search_path(task_dir, entries):
+    """The function's folders come before everything else; `entries` are the names in its own. PYTHONPATH is honoured
+    although the interpreter runs with -E."""
+    wanted = [os.path.join(task_dir, folder) for folder in PACKAGE_FOLDERS if folder in entries]
     wanted += [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     wanted.append(LAYER_DIR)
     sys.dont_write_bytecode = True  # the function's folder is read-only: do not try
-    sys.path[:0] = [entry for entry in dict.fromkeys(wanted) if entry == task_dir or os.path.isdir(entry)]
+    found = [entry for entry in dict.fromkeys(wanted) if entry != task_dir and os.path.isdir(entry)]
+    sys.path[:0] = [task_dir, *found]
 
 
-def make_room(task_dir, core_modules):
+def make_room(task_dir, entries, core_modules):
     """Lets a user's module have the name of a module that priming has imported, as with a fresh interpreter.
 
     What the interpreter itself had loaded before the bootstrap began stays, as it would there.
     """
-    for entry in os.listdir(task_dir):
+    for entry in entries:
         name = entry.partition(".")[0]
         if name in sys.modules and name not in core_modules and _is_module(task_dir, entry):
             for loaded in [key for key in sys.modules if key == name or key.startswith(name + ".")]:

@@ -58,9 +58,10 @@ def _run(channel, task_dir, core_modules):
 def load_handler(about, task_dir, core_modules):
     """The callable that `about` (the meta of `load`) names, in an environment that is its function's."""
     load.apply_environment(about, task_dir)
-    load.set_search_path(task_dir)
     os.chdir(task_dir)
-    load.make_room(task_dir, core_modules)
+    entries = os.listdir(task_dir)
+    load.set_search_path(task_dir, entries)
+    load.make_room(task_dir, entries, core_modules)
     return load.find_handler(about.get("handler", ""), task_dir)
 
 
@@ -74,9 +75,6 @@ def _load(channel, about, task_dir, core_modules):
         channel.out.append(frame(ERROR, 0, failure.describe(error)))
         channel.flush()
         os._exit(EXIT_LOAD_FAILED)
-    # A process that was forked from another shares its random state.
-    if "random" in sys.modules:
-        sys.modules["random"].seed()
     return handler
 
 

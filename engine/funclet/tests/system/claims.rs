@@ -85,21 +85,54 @@ fn boots_stand_aside_for_claims_unless_a_claim_waits_for_them() {
         node.engine.kill(&instance);
         let slots = describe(&mut node.engine).0;
         booting = slots.into_iter().find(|slot| slot.runtime.0 == 1 && slot.state == SlotState::Creating);
-        booting.is_some_and(|slot| in_cgroups(node, slot.slot, slot.generation, "cpu.idle") == ["1"])
+        booting.is_some_and(|slot| in_cgroups(node, slot.slot, slot.generation, "cgroup.freeze") == ["1"])
     };
     // More than once, for it is over after some milliseconds.
     eventually("a boot stands aside for a claim", || stood_aside(&mut node));
     let slot = booting.expect("one was looked at");
-    eventually("it competes again", || in_cgroups(&node, slot.slot, slot.generation, "cpu.idle") != ["1"]);
+    eventually("it competes again", || {
+        in_cgroups(&node, slot.slot, slot.generation, "cgroup.freeze") == ["0"]
+    });
     eventually("a boot stands aside for a claim", || {
         let instance = node.engine.claim(0, code);
         node.engine.kill(&instance);
-        in_cgroups(&node, slot.slot, slot.generation, "cpu.idle") != ["0"]
+        in_cgroups(&node, slot.slot, slot.generation, "cgroup.freeze") != ["0"]
     });
     let claim = node.engine.claim_request(1, code);
     node.engine.send(&Request::Claim(claim));
     describe(&mut node.engine);
-    assert_ne!(in_cgroups(&node, slot.slot, slot.generation, "cpu.idle"), ["1"], "a claim waits for it");
+    let stopped = in_cgroups(&node, slot.slot, slot.generation, "cgroup.freeze");
+    assert_ne!(stopped, ["1"], "a claim waits for it");
+}
+
+#[test]
+fn what_stood_aside_while_it_booted_serves_claims() {
+    if !can_run() {
+        return;
+    }
+    let options = Options {
+        pool: 1,
+        runtimes: vec![python(), RuntimeSpec { name: "other".to_owned(), ..python() }],
+        ..Options::default()
+    };
+    let mut node = Node::start(options);
+    let code = node.code(1, &[]);
+    for _ in 0..20 {
+        wait_for_cold(&mut node.engine, 2);
+        // The second one's successor boots while claims of the first come.
+        let second = node.engine.claim(1, code);
+        let first = node.engine.claim(0, code);
+        wait_for_cold(&mut node.engine, 2);
+        for instance in [second, first] {
+            assert_eq!(in_cgroups(&node, instance.slot, instance.generation, "cgroup.freeze"), ["0"]);
+            node.engine.kill(&instance);
+            assert_eq!(end(&mut node.engine, &instance), End::Killed);
+        }
+    }
+    let slots = describe(&mut node.engine).0;
+    eventually("nothing is left stopped", || {
+        slots.iter().all(|slot| in_cgroups(&node, slot.slot, slot.generation, "cgroup.freeze") != ["1"])
+    });
 }
 
 #[test]
