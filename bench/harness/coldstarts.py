@@ -8,7 +8,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Callable
 
-from . import bursts, idle_instances, whole
+from . import bursts, idle_instances, recovery, whole
 from .engine import NODE, PYTHON_PLAIN, Engine, Function
 from .errors import Invalid
 from .findings import Finding, percentile
@@ -92,6 +92,7 @@ SECTIONS = {
     "burst": Section("64 and 500 functions called for the first time at once", bursts.measure),
     "whole": Section("a container made from nothing and removed; bwrap; runc", whole.measure),
     "idle": Section("1,000 idle Python instances, 20 of Node", idle_instances.measure),
+    "recovery": Section("funclet and engine killed, until functions are back", recovery.measure),
 }
 
 

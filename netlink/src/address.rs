@@ -48,6 +48,20 @@ pub(crate) fn bits(address: IpAddr) -> u8 {
 }
 
 /// A range of addresses that agree in their first bits, `10.0.0.0/8` say.
+///
+/// ```
+/// use faaster_netlink::Subnet;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let subnet: Subnet = "10.48.0.0/16".parse()?;
+/// assert!(subnet.contains("10.48.3.4".parse()?));
+/// assert!(subnet.overlaps(&"10.48.128.0/17".parse()?));
+/// assert_eq!(subnet.last().to_string(), "10.48.255.255");
+/// // Bits behind the prefix do not matter.
+/// assert_eq!(Subnet::new("10.48.3.4".parse()?, 16)?, subnet);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subnet {
     address: IpAddr,
@@ -159,6 +173,20 @@ impl FromStr for Subnet {
 }
 
 /// An address of a link.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, LinkAddress, LinkName, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// let link = connection.link(LinkName::new("eth0")?)?.ok_or("no such link")?.index;
+/// let address = LinkAddress { link, address: "192.0.2.1".parse()?, prefix_bits: 24, peer: None };
+/// connection.run(&address.add())?;
+/// assert!(connection.addresses(Some(link))?.contains(&address));
+/// connection.run(&address.delete())?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkAddress {
     /// The link.

@@ -160,6 +160,25 @@ pub fn split_body<'a, const N: usize>(
 }
 
 /// Writes a message's body: a fixed part first, then attributes.
+///
+/// ```
+/// use faaster_netlink::{Attributes, Writer};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut writer = Writer::new();
+/// writer.u32(1, 1500).nested(2, |inner| {
+///     inner.text(3, "eth0").ip(4, "192.0.2.1".parse().expect("an address"));
+/// });
+/// let bytes = writer.into_bytes();
+/// let mut attributes = Attributes::new(&bytes);
+/// let mtu = attributes.next().ok_or("two were written")??;
+/// assert_eq!((mtu.kind, mtu.u32()?), (1, 1500));
+/// let nested = attributes.next().ok_or("two were written")??;
+/// let inner = nested.attributes().collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!((inner[0].text(), inner[1].ip()?), ("eth0".to_owned(), "192.0.2.1".parse()?));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Writer {
     bytes: Vec<u8>,

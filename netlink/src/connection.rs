@@ -33,6 +33,24 @@ const KERNEL: SocketAddrNetlink = SocketAddrNetlink::new(0, 0);
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 
 /// An open netlink socket.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use faaster_netlink::{Connection, LinkChange, LinkName, LinkState, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// connection.set_timeout(Duration::from_secs(2));
+/// let up = |name| LinkName::new(name).map(|name| LinkChange::new(name).state(LinkState::Up).request());
+/// // One system call for both; each has an outcome of its own.
+/// for outcome in connection.run_all(&[up("eth0")?, up("eth1")?])? {
+///     if let Err(error) = outcome {
+///         eprintln!("{error}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,

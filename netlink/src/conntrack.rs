@@ -54,6 +54,21 @@ pub struct Direction {
 }
 
 /// A flow that the kernel remembers.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut netfilter = Connection::open(Protocol::Netfilter)?;
+/// for flow in netfilter.flows()? {
+///     println!("{} to {}", flow.original.source, flow.original.destination);
+/// }
+/// // Before the address gets another owner.
+/// let forgotten = netfilter.forget_flows("10.48.0.1".parse()?)?;
+/// println!("{forgotten} flows are forgotten");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
     /// The number of its protocol in IP headers, 6 for TCP say.

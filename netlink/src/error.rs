@@ -56,6 +56,21 @@ impl fmt::Display for KernelError {
 impl std::error::Error for KernelError {}
 
 /// Why a netlink exchange came to no answer.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, LinkChange, LinkName, NetlinkError, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// let change = LinkChange::new(LinkName::new("eth0")?).mtu_bytes(1).request();
+/// match connection.run(&change) {
+///     // "... Invalid argument (os error 22): mtu less than device minimum"
+///     Err(NetlinkError::Kernel(refusal)) => eprintln!("{refusal} ({})", refusal.errno),
+///     other => other?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// No socket could be opened or set up.

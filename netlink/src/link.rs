@@ -300,6 +300,19 @@ impl<'fd> VethEnd<'fd> {
 
 /// A request to make a veth pair: two Ethernet links, what goes into one comes out of the other. One of them, or both,
 /// can be born in another namespace, which costs less than moving it there.
+///
+/// ```no_run
+/// use std::os::fd::AsFd;
+/// use faaster_netlink::{Connection, LinkName, LinkState, Protocol, VethEnd, create_veth};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let container = std::fs::File::open("/proc/4711/ns/net")?;
+/// let near = VethEnd::new(LinkName::new("slot1")?).state(LinkState::Up).mtu_bytes(1400);
+/// let far = VethEnd::new(LinkName::new("eth0")?).namespace(container.as_fd());
+/// Connection::open(Protocol::Route)?.run(&create_veth(&near, &far))?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn create_veth<'fd>(near: &VethEnd<'fd>, far: &VethEnd<'fd>) -> Request<'fd> {
     let mut writer = Writer::new();
     near.write(&mut writer);
@@ -313,6 +326,18 @@ pub fn create_veth<'fd>(near: &VethEnd<'fd>, far: &VethEnd<'fd>) -> Request<'fd>
 }
 
 /// A change of a link that exists.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, LinkChange, LinkName, LinkState, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// let link = connection.link(LinkName::new("eth0")?)?.ok_or("no such link")?;
+/// let change = LinkChange::new(link.index).name(LinkName::new("uplink")?).state(LinkState::Up);
+/// connection.run(&change.request())?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct LinkChange<'fd> {
     link: LinkId,

@@ -26,6 +26,20 @@ fn writer(namespace: BorrowedFd<'_>) -> Writer {
 
 /// A request to give the namespace an id by which the connection's namespace knows it, any that is free; refused
 /// (`EEXIST`) if it has one. The kernel gives ids by itself too, when a link leads to another namespace.
+///
+/// ```no_run
+/// use std::os::fd::AsFd;
+/// use faaster_netlink::{Connection, Protocol, assign_namespace_id};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let container = std::fs::File::open("/proc/4711/ns/net")?;
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// if connection.namespace_id(container.as_fd())?.is_none() {
+///     connection.run(&assign_namespace_id(container.as_fd()))?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub fn assign_namespace_id(namespace: BorrowedFd<'_>) -> Request<'_> {
     let mut writer = writer(namespace);
     writer.i32(NETNSA_NSID, NSID_NONE);

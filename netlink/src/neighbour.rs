@@ -25,6 +25,19 @@ const NUD_PERMANENT: u16 = 0x80;
 const NEIGHBOUR_BYTES: usize = 12;
 
 /// An entry of the neighbour table.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, LinkName, Neighbour, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// let link = connection.link(LinkName::new("slot1")?)?.ok_or("no such link")?.index;
+/// let entry = Neighbour::permanent(link, "10.48.0.1".parse()?, [2, 0, 0, 0, 0, 1]);
+/// connection.run(&entry.set())?;
+/// assert!(connection.neighbours()?.iter().any(|one| one.address == entry.address));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neighbour {
     /// The link.

@@ -41,6 +41,20 @@ impl fmt::Display for Protocol {
 }
 
 /// One request. Descriptors that its body names by number stay open as long as it lives (`'fd`).
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, Protocol, Request, Writer};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // RTM_NEWNSID by hand, as an example of what could also be something that this crate does not know.
+/// let namespace = std::fs::File::open("/proc/4711/ns/net")?;
+/// let mut body = Writer::new();
+/// body.fixed(&[0; 4]).i32(1, -1).u32(3, std::os::fd::AsRawFd::as_raw_fd(&namespace).try_into()?);
+/// let request = Request::new(Protocol::Route, 88, 0, "number a namespace", body);
+/// Connection::open(Protocol::Route)?.run(&request)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request<'fd> {
     pub(crate) protocol: Protocol,

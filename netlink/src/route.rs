@@ -107,6 +107,20 @@ impl Gateway {
 }
 
 /// A route.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, Gateway, LinkName, Protocol, Route, RouteKind};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut connection = Connection::open(Protocol::Route)?;
+/// let link = connection.link(LinkName::new("eth0")?)?.ok_or("no such link")?.index;
+/// connection.run(&Route::device("10.48.0.1/32".parse()?, link).add())?;
+/// // The gateway is on the link, whether or not one of its subnets says so.
+/// connection.run(&Route::default_via(Gateway::OnLink("169.254.1.1".parse()?), link).replace())?;
+/// connection.run(&Route::dead_end("10.48.0.0/16".parse()?, RouteKind::Unreachable).add())?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// The packets it is for.

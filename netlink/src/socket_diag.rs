@@ -34,6 +34,20 @@ pub enum SocketProtocol {
 }
 
 /// A socket.
+///
+/// ```no_run
+/// use faaster_netlink::{Connection, Protocol, SocketProtocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut diag = Connection::open(Protocol::SocketDiag)?;
+/// for socket in diag.sockets(SocketProtocol::Tcp)? {
+///     println!("{} to {} of user {}", socket.local, socket.remote, socket.user);
+/// }
+/// let ended = diag.destroy_sockets(|socket| socket.remote.ip().is_loopback())?;
+/// println!("{ended} sockets are no more");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
     /// Its protocol.

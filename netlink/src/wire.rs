@@ -2,6 +2,18 @@
 //!
 //! Owns: the header's encoding and the walk over a buffer. Must not know: what a message is about, sockets.
 //! Layout: include/uapi/linux/netlink.h of the kernel; all numbers of a header are in the machine's own byte order.
+//!
+//! ```
+//! use faaster_netlink::wire::{HEADER_BYTES, Header, KIND_DONE, Messages};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let header = Header { length: 20, kind: KIND_DONE, flags: 0, sequence: 7, port: 0 };
+//! let datagram = [&header.encode()[..], &0_i32.to_ne_bytes()].concat();
+//! let message = Messages::new(&datagram).next().ok_or("one is there")??;
+//! assert_eq!((message.header.sequence, message.body.len()), (7, datagram.len() - HEADER_BYTES));
+//! # Ok(())
+//! # }
+//! ```
 
 /// Bytes of a message header, `struct nlmsghdr`.
 pub const HEADER_BYTES: usize = 16;

@@ -9,6 +9,8 @@ mod batches;
 mod errors;
 #[path = "system/firewall.rs"]
 mod firewall;
+#[path = "system/flows.rs"]
+mod flows;
 #[path = "system/links.rs"]
 mod links;
 #[path = "system/namespaces.rs"]

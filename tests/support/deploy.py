@@ -12,7 +12,7 @@ from pathlib import Path
 
 from support import machine
 from support.http_client import ACCOUNT, quoted, request
-from support.node import Node
+from support.node import Node, zipped
 from support.wait import PATIENCE_S, until
 
 FUNCTIONS = Path(__file__).resolve().parent.parent / "functions"
@@ -85,6 +85,19 @@ def cold_containers(node):
 def remove(node, name):
     """Deletes all versions of a function."""
     return request(node.registry, "DELETE", f"/v1/functions/{quoted(name)}")
+
+
+def publish(node, name, files):
+    """Publishes a layer's version; its `NAME:VERSION`."""
+    body = {"Content": {"ZipFile": base64.b64encode(zipped(files)).decode()}}
+    answer = request(node.registry, "POST", f"/v1/layers/{quoted(name)}/versions", json.dumps(body), JSON)
+    assert answer.status == 200, answer
+    return f"{name}:{answer.json()['Version']}"
+
+
+def unpublish(node, layer):
+    name, version = layer.split(":")
+    return request(node.registry, "DELETE", f"/v1/layers/{quoted(name)}/versions/{version}")
 
 
 def log_of(node, name):

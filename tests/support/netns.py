@@ -19,9 +19,11 @@ HOST_V6, GATE_V6 = "2001:db8:100::2", "2001:db8:100::1"
 PUBLIC_V4, PUBLIC_V6 = "203.0.113.1", "2001:db8:ffff::1"
 PRIVATE_V4, PRIVATE_V6 = "10.77.0.1", "fd77::1"
 METADATA = "169.254.169.254"
+# Clouds' that are not link-local: AWS's of IPv6, Azure's.
+METADATA_V6, METADATA_PUBLIC = "fd00:ec2::254", "168.63.129.16"
 DNS = "10.77.0.53"
 PORT = 7000
-ADDRESSES = (GATE_V4, PUBLIC_V4, PRIVATE_V4, METADATA, DNS, GATE_V6, PUBLIC_V6, PRIVATE_V6)
+ADDRESSES = (GATE_V4, PUBLIC_V4, PRIVATE_V4, METADATA, METADATA_PUBLIC, DNS, GATE_V6, PUBLIC_V6, PRIVATE_V6, METADATA_V6)
 
 
 SEND = """
@@ -87,8 +89,9 @@ class Lab:
 
     def knock(self, address, port):
         """Sends a datagram from the world to an address that the host is the way to."""
-        self.in_world("ip", "route", "replace", f"{address}/32", "via", HOST_V4)
-        self.in_world(sys.executable, "-c", SEND, GATE_V4, address, str(port), "knock")
+        v6 = ":" in address
+        self.in_world("ip", "route", "replace", f"{address}/128" if v6 else f"{address}/32", "via", HOST_V6 if v6 else HOST_V4)
+        self.in_world(sys.executable, "-c", SEND, GATE_V6 if v6 else GATE_V4, address, str(port), "knock")
 
     def leave(self):
         """Back to where the thread was; the namespaces end with their last process."""

@@ -255,12 +255,30 @@ class CliTest(EngineCase):
         findings = json.loads(run_command("doctor", "--json", *places).stdout)
         self.assertEqual({one["verdict"] for one in findings} - {"ok", "weak"}, set())
         names = {one["what"] for one in findings}
-        self.assertLessEqual({"frozen memory", "processes", "disk budgets"}, names)
+        self.assertLessEqual({"frozen memory", "processes", "disk budgets", "swap accounting", "nested user namespaces"}, names)
         # A budget that no disk has is weak, and what to do is said.
         greedy = json.loads(run_command("doctor", "--json", *places, "--code-disk=1048576GiB").stdout)
         [budgets] = [one for one in greedy if one["what"] == "disk budgets"]
         self.assertEqual(budgets["verdict"], "weak")
         self.assertIn("lower `code_disk`", budgets["text"])
+
+    def test_doctors_in_sibling_pid_namespaces_do_not_meet(self):
+        # Each is process 1 of its own; the cgroups that they try are the host's.
+        command = ["unshare", "--pid", "--fork", "--mount-proc", "--", program(), "doctor", "--json", f"--data={self.home}/data"]
+        for _ in range(3):
+            running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) for _ in range(4)]
+            for one in running:
+                findings = {found["what"]: found for found in json.loads(one.communicate(timeout=PATIENCE_S)[0])}
+                for what in ("cgroups", "cgroup kill and freeze", "swap accounting"):
+                    self.assertEqual(findings[what]["verdict"], "ok", findings[what])
+
+    def test_doctor_names_what_nested_user_namespaces_lack(self):
+        """A user namespace has few ids of its host's."""
+        ended = subprocess.run(["unshare", "--user", "--map-root-user", "--", program(), "doctor", "--json"], stdout=subprocess.PIPE, text=True,
+                               env=clean_environment(), timeout=PATIENCE_S, check=False)
+        [nested] = [found for found in json.loads(ended.stdout) if found["what"] == "nested user namespaces"]
+        self.assertEqual(nested["verdict"], "weak")
+        self.assertRegex(nested["text"], "cannot have ids.*one by one.*where these ids are mapped")
 
     def test_completions(self):
         for shell in ("bash", "zsh", "fish"):

@@ -12,11 +12,22 @@ from support import machine
 from support.deploy import Call, Gate, Told, gates, instances, remove, source, state, steady_state
 from support.http_client import request
 from support.node import Node
-from support.wait import until
+from support.wait import PATIENCE_S, patience, until
 
 HELLO = "def handler(event, context):\n    return 'hello'\n"
 # Leaves a mark in /tmp, by which the test finds the processes of its container.
 MARKED = "def handler(event, context):\n    open('/tmp/gate-marked', 'w').close()\n    return 'hello'\n"
+# Counts its calls; NAME is its own name, by whose mark the test finds its processes.
+COUNTER = (
+    "number = 0\n"
+    "open('/tmp/gate-NAME', 'w').close()\n"
+    "def handler(event, context):\n"
+    "    global number\n"
+    "    number += 1\n"
+    "    return {'number': number}\n"
+)
+# Issue 5 wants a second; a machine under other load is given more before it counts as broken.
+BACK_S = patience(10)
 # How a connection ends whose engine dies. A refused one is none of them: the supervisor holds the listeners.
 CUT = (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected, http.client.IncompleteRead)
 
@@ -85,6 +96,42 @@ class Caller(threading.Thread):
         return ["it hangs"] if self.is_alive() else self.wrong
 
 
+class Counter(threading.Thread):
+    """Calls a function of COUNTER without a pause: each answer must be the next number."""
+
+    def __init__(self, node, name):
+        super().__init__(daemon=True)
+        self.node, self.function = node, name
+        self.number, self.wrong = 1, []
+        self.enough = threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.enough.is_set():
+            try:
+                answer = self.node.invoke(self.function)
+            except Exception as error:
+                self.wrong.append(f"{self.function}: {error!r}")
+                return
+            if answer.status != 200 or answer.json().get("number") != self.number + 1:
+                self.wrong.append(f"{self.function} after {self.number}: {answer!r}")
+                return
+            self.number += 1
+
+    def stop(self):
+        """Ends the calling and gives back what was not as it must be."""
+        self.enough.set()
+        self.join(PATIENCE_S)
+        return [f"{self.function} hangs"] if self.is_alive() else self.wrong
+
+
+def told_back(who, begin):
+    """Says how long it took, and fails only where it is no slow machine any more: bench/coldstarts holds the second."""
+    took_s = time.monotonic() - begin
+    print(f"\n{who} was killed: answered {took_s:.2f} s later")
+    assert took_s < BACK_S, f"{who} was away for {took_s:.1f} s"
+
+
 class CrashTest(unittest.TestCase):
     def test_a_killed_engine_is_started_again(self):
         with Node() as node:
@@ -94,9 +141,11 @@ class CrashTest(unittest.TestCase):
             container = gates(node)["marked"]
             node.note_processes()
             kill(first)
-            until(lambda: node.engine_pid() != first, "another engine")
+            begin = time.monotonic()
             # The listeners stay open meanwhile: no connection is refused, and the functions are still known.
             until(lambda: answers(node), "an answer of the new engine")
+            told_back("the engine", begin)
+            self.assertNotEqual(node.engine_pid(), first)
             self.assertEqual(node.funclet_pids(), funclets, "the funclet went on")
             # The instance was the dead engine's: nobody else may have it, and nobody keeps it as a zombie.
             until(lambda: not any(map(machine.stat_of, [first, *container])), "the old engine and its instance gone")
@@ -172,31 +221,45 @@ class CrashTest(unittest.TestCase):
             family = machine.descendants(funclets[0])
             node.note_processes()
             kill(funclets[0])
-            until(lambda: node.funclet_pids() not in ([], funclets), "another funclet")
+            begin = time.monotonic()
             until(lambda: answers(node), "an answer from a new container")
+            told_back("the funclet", begin)
+            until(lambda: node.funclet_pids() not in ([], funclets), "another funclet")
             self.assertEqual(node.engine_pid(), engine)
             until(lambda: not any(map(machine.alive, family)), "the old containers gone")
             # Not even as zombies of somebody else: the supervisor adopts what a funclet leaves, and reaps it.
             until(lambda: not any(map(machine.stat_of, family)), "the old containers reaped")
 
     def test_warm_functions_of_another_funclet_go_on(self):
-        counter = "import os\nnumber = 0\ndef handler(event, context):\n" \
-                  "    global number\n    number += 1\n    return {'number': number, 'pid': os.getpid()}\n"
         with Node("--funclets=2") as node:
+            # A function belongs to a funclet by its hash: eight are on both.
             names = [f"count{number}" for number in range(8)]
             for name in names:
-                node.deploy(name, counter)
+                node.deploy(name, COUNTER.replace("NAME", name))
                 self.assertEqual(node.invoke(name).json()["number"], 1)
             killed, other = node.funclet_pids()
+            families = {pid: machine.descendants(pid) for pid in (killed, other)}
+            homes = {name: pid for name, pids in gates(node).items() for pid in families if set(pids) & families[pid]}
+            self.assertEqual(sorted(homes), names)
+            self.assertEqual(set(homes.values()), {killed, other}, "a funclet without functions")
+            counters = [Counter(node, name) for name in names if homes[name] == other]
             engine = node.engine_pid()
+            until(lambda: all(one.number >= 3 or one.wrong for one in counters), "calls before the kill")
             node.note_processes()
             kill(killed)
+            begin, numbers = time.monotonic(), [one.number for one in counters]
+            away = [name for name in names if homes[name] == killed]
+            until(lambda: all(node.invoke(name).status == 200 for name in away), "answers from those of the killed one")
+            told_back("a funclet", begin)
+            during = [one.number - number for one, number in zip(counters, numbers, strict=True)]
             until(lambda: len(set(node.funclet_pids()) - {killed, other}) == 1, "another funclet")
-            until(lambda: all(node.invoke(name).status == 200 for name in names), "answers from all")
-            numbers = [node.invoke(name).json()["number"] for name in names]
-            # Those of the funclet that lived on have counted on; those of the other began again.
-            self.assertIn(3, numbers)
-            self.assertIn(2, numbers)
+            after = [one.number for one in counters]
+            until(lambda: all(one.number > number or one.wrong for one, number in zip(counters, after, strict=True)), "calls after it")
+            # Every single call was answered, by the process that had answered before.
+            self.assertEqual([problem for one in counters for problem in one.stop()], [])
+            self.assertTrue(all(during), f"calls while the funclet was away: {during}")
+            # Those of the killed one began again.
+            self.assertLess(max(node.invoke(name).json()["number"] for name in away), min(one.number for one in counters))
             self.assertEqual(node.engine_pid(), engine)
 
     def test_a_killed_supervisor_takes_everything_with_it(self):

@@ -4,12 +4,13 @@ import os
 import shutil
 import signal
 import tempfile
+import unittest
 from pathlib import Path
 
 from support import machine
 from support.deploy import EngineCase, Told, cold_containers
 from support.node import ROOT
-from support.wait import until
+from support.wait import timeout, until
 
 # Everything of a process that a function could come to depend on, or that holds it in.
 PORTRAIT = (
@@ -94,6 +95,11 @@ class RuntimeFolder:
 
 def with_broken_server(lines):
     return [line for line in lines if not line.startswith("fork_server")] + ['fork_server = ["/usr/bin/python3", "-c", "raise SystemExit(\'out of order\')"]']
+
+
+def with_numpy(lines):
+    lines = [line.replace('"abc", ', '"abc", "numpy", "numpy.random", ') for line in lines]
+    return [line.replace('LD_LIBRARY_PATH = "/opt/lib"', 'LD_LIBRARY_PATH = "/opt/lib:/var/runtime/lib"') for line in lines]
 
 
 def with_three_forks(lines):
@@ -187,3 +193,54 @@ class ForksTest(EngineCase):
         until(booted, Told(lambda: f"calls without a fork server: {self.node.errors()}"))
         self.assertIn("runtime broken has no fork server any more", self.node.errors())
         self.assertIn("out of order", self.node.errors())
+
+
+# Unpacked there by tests/support/numpy.sh.
+NUMPY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "numpy" / "tree"
+NUMPY_CHANCE = (
+    "import sys\n"
+    "LOADED = 'numpy' in sys.modules\n"
+    "import numpy\n"
+    "def handler(event, context):\n"
+    "    return {\n"
+    "        'init': open('/proc/1/cmdline').read().split('\\0')[1], 'loaded': LOADED, 'file': numpy.__file__,\n"
+    "        'random': numpy.random.random(4).tolist(), 'state': numpy.random.get_state()[1][:8].tolist(),\n"
+    "        'integers': numpy.random.RandomState().randint(10**9, size=4).tolist(), 'generator': numpy.random.default_rng().random(),\n"
+    "        'permuted': numpy.random.permutation(1000)[:8].tolist(), 'dot': float(numpy.dot([1.0, 2.0], [3.0, 4.0])),\n"
+    "    }\n"
+)
+
+
+class NumpyTest(EngineCase):
+    """The real numpy, imported by a fork server before any function is known."""
+
+    POOL = {"python3": 0, "nodejs": 0, "ruby": 0, "provided": 0, "numbers": 3}
+
+    @classmethod
+    def arguments(cls):
+        if not NUMPY.is_dir():
+            raise unittest.SkipTest(f"{NUMPY} is not there: tests/support/numpy.sh fetches it")
+        folder = RuntimeFolder(cls)
+        folder.add("numbers", with_numpy)
+        runtime = folder.path / "numbers"
+        shutil.copytree(NUMPY / "usr/lib/python3/dist-packages/numpy", runtime / "numpy")
+        (runtime / "lib").mkdir()
+        for library in NUMPY.glob("usr/lib/*/**/*.so.*"):
+            shutil.copyfile(library, runtime / "lib" / library.name)
+        # By the names that programs are linked against.
+        for library in list((runtime / "lib").iterdir()):
+            soname = ".so.".join((library.name.split(".so.")[0], library.name.split(".so.")[1].split(".")[0]))
+            if not (runtime / "lib" / soname).exists():
+                shutil.copyfile(library, runtime / "lib" / soname)
+        return (f"--runtimes={folder.path}",)
+
+    def test_siblings_share_none_of_numpys_chance(self):
+        told = []
+        for number in range(6):
+            self.deploy(f"numbers-{number}", NUMPY_CHANCE, runtime="numbers", Timeout=timeout(20), MemorySize=256)
+            told.append(self.call(f"numbers-{number}"))
+        self.assertEqual({(one["init"], one["loaded"], one["dot"]) for one in told}, {("forked", True, 11.0)}, "by the fork server")
+        self.assertEqual({one["file"] for one in told}, {"/var/runtime/numpy/__init__.py"})
+        for source in ("random", "state", "integers", "generator", "permuted"):
+            with self.subTest(source):
+                self.assertEqual(len({str(one[source]) for one in told}), len(told), told)

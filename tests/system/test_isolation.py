@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 from support import machine
-from support.deploy import Call, EngineCase, Gate, source
+from support.deploy import Call, EngineCase, Gate, publish, source, unpublish
 
 DENIED = ("EPERM", "ENOSYS", "EACCES")
 
@@ -27,22 +27,29 @@ REFUSED = (
         kill_init init_by_pidfd init_descriptor_by_pidfd become_root become_the_group_of_root join_groups become_somebody_else
         raise_core_size raise_open_files raise_real_time_limit raise_limits_of_init real_time deadline_scheduling affinity_of_init netlink_new_device netlink_new_address
         netlink_new_route mark_packets raw_socket raw_socket_6 packet_socket packet_socket_cooked vsock crypto_socket xdp_socket
-        bluetooth netlink_audit netlink_netfilter netlink_device_events netlink_socket_table"""),
+        bluetooth netlink_audit netlink_netfilter netlink_device_events netlink_socket_table remount_opt umount_opt"""),
     (("EPERM", "EACCES"), "raise_rank"),
     (("EPERM", "absent"), "lock_much_memory"),
     (("EROFS", "EACCES", "EPERM"), """
         write_core_pattern write_hostname write_overcommit write_own_oom_score write_own_uid_map
         write_init_memory write_init_oom_score write_task write_passwd write_interpreter write_runtime
-        make_in_task make_in_runtime make_in_root make_in_usr make_in_dev make_in_etc make_in_opt make_in_run"""),
+        make_in_task make_in_runtime make_in_root make_in_usr make_in_dev make_in_etc make_in_opt make_in_run
+        write_last_pid write_host_forwarding write_kptr_restrict write_userns_bound write_drop_caches write_init_coredump_filter write_own_memory
+        write_own_name write_own_security_label"""),
     # Not there on every kernel, or covered.
-    (("EROFS", "EACCES", "EPERM", "ENOENT"), "write_resolv_conf write_sysrq write_modprobe write_irq_affinity"),
-    (("EACCES", "EPERM", "ENOENT"), "read_kcore read_kmsg"),
+    (("EROFS", "EACCES", "EPERM", "ENOENT"), """
+        write_resolv_conf write_sysrq write_modprobe write_irq_affinity write_binfmt write_bus write_scsi write_acpi"""),
+    (("EACCES", "EPERM", "ENOENT"), """
+        read_kcore read_kmsg read_proc_timer_list read_proc_slabinfo read_proc_pagetypeinfo read_proc_vmallocinfo read_proc_kpageflags
+        read_proc_kpagecount read_proc_kpagecgroup read_proc_sysrq_trigger read_proc_vmcore read_init_stack read_init_system_call read_own_kernel_stack
+        read_bpf_jit_harden read_cad_pid read_stable_secret read_init_io read_proc_mtrr"""),
     (("EACCES", "EPERM"), """
-        read_init_environment read_init_memory read_init_root read_init_cwd read_init_descriptors"""),
+        read_init_environment read_init_memory read_init_root read_init_cwd read_init_descriptors read_init_maps read_init_program"""),
     # Covered: there, and empty. A kernel may also not have it at all.
     (("empty", "EACCES", "ENOENT"), """
         read_kallsyms read_interrupts read_kernel_command_line read_partitions read_proc_bus read_proc_fs read_proc_keys read_sys
-        read_run read_host_root_home"""),
+        read_run read_host_root_home read_proc_acpi read_proc_asound read_proc_diskstats read_proc_driver read_proc_irq read_proc_modules
+        read_proc_scsi read_proc_timer_stats read_proc_sched_debug read_proc_latency_stats"""),
     (("ENOENT",), """
         read_cgroups read_shadow read_funclets_code read_funclets_runtimes read_funclets_new read_dev_mem read_dev_kmsg read_dev_fuse
         read_dev_kvm read_debugfs symlink_to_a_secret symlink_through_the_parents inotify_on_a_folder_of_the_host
@@ -51,7 +58,12 @@ REFUSED = (
     (("absent",), """
         other_packages_beside_the_own devices_that_are_not_listed cgroup_file_system_somewhere name_of_the_own_cgroup
         writable_mounts_besides_tmp mounts_with_privileged_files kill_parents_of_all foreign_processes number_of_the_channels_peer
-        leftover_descriptors parents_of_open_directories dump_core"""),
+        leftover_descriptors parents_of_open_directories dump_core names_in_proc_that_nobody_judged anything_in_proc_for_writing
+        descriptors_for_the_engine sockets_and_pipes_besides_the_own abstract_names_in_sight signal_to_init_by_descriptor"""),
+    (("EBADF",), "order_to_the_fork_server number_for_init filters_of_the_fork_server"),
+    (("EAGAIN",), "descriptors_from_the_engine"),
+    (("ENXIO",), "channel_opened_again"),
+    (("EINVAL",), "channel_with_a_name"),
     (("ESRCH",), "kill_everybody"),
     (("unprivileged", "absent"), "setuid_program"),
     (("unprivileged",), "setuid_file_of_its_own"),
@@ -61,6 +73,14 @@ REFUSED = (
         net_namespace_of_the_channels_peer user_namespace_of_the_channels_peer"""),
     (("ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH"), "abstract_socket_of_the_host controller_by_loopback registry_by_loopback"),
 )
+# What is tried with the folder of the layers, one in it, and those of the package and the runtime.
+CHANGED_TREES = ("opt", "opt_python", "task", "runtime")
+CHANGES = {
+    "make make_folder make_link make_pipe hard_link rename remove chmod chmod_folder chown touch move_folder": ("EROFS",),
+    # Modes say no before the mount is asked; or it is another file system than the one that it would have to come from.
+    "append cut write_by_proc label": ("EACCES", "EPERM", "EROFS"),
+    "replace exchange take_out replace_folder": ("EXDEV", "EROFS"),
+}
 # Calls by their old conventions, which other architectures never had. The i386 one ends the process: SIGSYS.
 REFUSED_ON_X86_64 = (
     (("EPERM", "ENOSYS"), "iopl ioperm modify_ldt call_by_x32_convention"),
@@ -71,7 +91,20 @@ REFUSED_ON_X86_64 = (
 def expected_of_escapes():
     """Accepted answers by attempt."""
     rows = REFUSED + (REFUSED_ON_X86_64 if platform.machine() == "x86_64" else ())
-    return {name: answers for answers, names in rows for name in names.split()}
+    changes = {f"{name}_in_{tree}_tree": answers for names, answers in CHANGES.items() for name in names.split() for tree in CHANGED_TREES}
+    return changes | {name: answers for answers, names in rows for name in names.split()}
+
+
+# The flags of the files that it has from the engine, which belong to whoever has the same open file.
+FLAGS = (
+    "import fcntl, os\n"
+    "def handler(event, context):\n"
+    "    if event.get('mark'):\n"
+    "        for fd in range(4):\n"
+    "            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)\n"
+    "    return {'flags': [fcntl.fcntl(fd, fcntl.F_GETFL) for fd in range(4)]}\n"
+)
+NODE_FLAGS = "exports.handler = async () => ({ flags: /flags:\\s*(\\d+)/.exec(require('fs').readFileSync('/proc/self/fdinfo/0', 'utf8'))[1] });\n"
 
 
 def status_of(pid):
@@ -112,7 +145,9 @@ class EscapeTests:
         return answer.json()
 
     def test_every_way_out_or_sideways_is_refused(self):
-        self.deploy("escape", source("escape"), Timeout=60, MemorySize=256)
+        layer = publish(self.node, "mine", {"same": "mine", "python/layered.py": "WHO = 'mine'\n"})
+        self.addCleanup(unpublish, self.node, layer)
+        self.deploy("escape", source("escape"), Timeout=60, MemorySize=256, Layers=[layer])
         ended, expected = self.escapes(), expected_of_escapes()
         works = {name: how for name, how in ended.items() if name.startswith("works_")}
         self.assertEqual(set(works.values()), {"done"}, works)
@@ -247,6 +282,22 @@ class IsolationTest(EscapeTests, EngineCase):
         for number in ("1", "2"):
             self.assertTrue(self.seen["descriptors"][number].startswith("pipe:"))
         self.assertTrue(self.seen["descriptors"]["3"].startswith("socket:"))
+
+    def test_no_open_file_is_shared_with_another_container(self):
+        """What one sets on its descriptors another must not find on its own: it would be a way between accounts."""
+        for number, runtime in enumerate(("python3", "python3", "python3-exec", "python3-exec")):
+            self.deploy(f"flags-{number}", FLAGS, runtime=runtime)
+        plain = [self.call(f"flags-{number}") for number in range(4)]
+        for number in (0, 2):
+            marked = self.call(f"flags-{number}", {"mark": True})
+            self.assertTrue(all(flags & os.O_APPEND for flags in marked["flags"]), marked)
+        for number in (1, 3):
+            self.assertEqual(self.call(f"flags-{number}"), plain[number])
+        # Neither on those that are handed out later.
+        self.deploy("flags-late", FLAGS)
+        self.assertEqual(self.call("flags-late"), plain[0])
+        self.deploy("flags-node", {"index.js": NODE_FLAGS}, runtime="nodejs")
+        self.assertEqual(int(self.call("flags-node")["flags"], 8) & os.O_APPEND, 0)
 
     def test_few_devices(self):
         self.assertLessEqual({"null", "zero", "full", "random", "urandom"}, set(self.seen["dev"]))

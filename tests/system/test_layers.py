@@ -1,14 +1,12 @@
 """Layers: published once, seen at /opt by every function that names them, in its order, by every language."""
 
-import base64
 import json
 import re
 import subprocess
 import unittest
 
-from support.deploy import JSON, EngineCase, instances
+from support.deploy import EngineCase, instances, publish, unpublish
 from support.http_client import request
-from support.node import zipped
 from support.wait import timeout, until
 
 LOOK = """
@@ -60,15 +58,9 @@ class LayersTest(EngineCase):
 
     def publish(self, name, files):
         """Publishes a version; its `NAME:VERSION`."""
-        body = {"Content": {"ZipFile": base64.b64encode(zipped(files)).decode()}}
-        answer = request(self.node.registry, "POST", f"/v1/layers/{name}/versions", json.dumps(body), JSON)
-        self.assertEqual(answer.status, 200, answer)
-        version = answer.json()["Version"]
-        self.addCleanup(self.unpublish, name, version)
-        return f"{name}:{version}"
-
-    def unpublish(self, name, version):
-        request(self.node.registry, "DELETE", f"/v1/layers/{name}/versions/{version}")
+        layer = publish(self.node, name, files)
+        self.addCleanup(unpublish, self.node, layer)
+        return layer
 
     def test_layers_are_merged_in_the_function_s_order_and_read_only(self):
         first = self.publish("first", {"same": "first", "a": "a", "python/layered.py": "WHO = 'first'\n"})
@@ -105,8 +97,7 @@ class LayersTest(EngineCase):
         self.deploy("user", LOOK, Timeout=timeout(20), Layers=kept)
         self.assertEqual(self.call("user")["same"], "kept")
         for layer in kept:
-            name, version = layer.split(":")
-            self.unpublish(name, version)
+            unpublish(self.node, layer)
         refused = self.create("late", Runtime="python3", Layers=kept)
         self.assertEqual(refused.status, 400, refused)
         self.assertIn("does not exist", refused.text)

@@ -17,7 +17,7 @@ import unittest.mock
 from support import netns
 from support.deploy import Call, EngineCase, Gate, source
 from support.http_client import request
-from support.netns import DNS, GATE_V4, GATE_V6, HOST_V4, HOST_V6, METADATA, PORT, PRIVATE_V4, PRIVATE_V6, PUBLIC_V4, PUBLIC_V6
+from support.netns import DNS, GATE_V4, GATE_V6, HOST_V4, HOST_V6, METADATA, METADATA_PUBLIC, METADATA_V6, PORT, PRIVATE_V4, PRIVATE_V6, PUBLIC_V4, PUBLIC_V6
 from support.node import Node, program, run_command
 from support.wait import until
 
@@ -28,6 +28,12 @@ THEIRS = "table inet theirs {\n\tchain forward {\n\t\ttype filter hook forward p
 
 def port_of(address):
     return int(address.rsplit(":", 1)[1])
+
+
+def address_in(pid, version):
+    """The address of a container's link, by a process of it; `version` is 4 or 6."""
+    shown = in_container(pid, "ip", "-o", f"-{version}", "addr", "show", "dev", "eth0", "scope", "global")
+    return shown.split()[3].split("/")[0]
 
 
 def v4_of(answer):
@@ -99,12 +105,13 @@ class ReachTest(NetworkCase):
 
     def test_the_default_is_the_world_and_not_what_is_near(self):
         self.deploy_net("default")
-        seen = self.tries("default", ("tcp", PUBLIC_V4, PORT), ("udp", PUBLIC_V4, PORT), ("tcp", PUBLIC_V6, PORT))
+        seen = self.tries("default", *((kind, host, PORT) for kind in ("tcp", "udp") for host in (PUBLIC_V4, PUBLIC_V6)))
         self.assertEqual(seen["reached"], {
-            f"tcp {PUBLIC_V4} {PORT}": HOST_V4, f"udp {PUBLIC_V4} {PORT}": HOST_V4, f"tcp {PUBLIC_V6} {PORT}": HOST_V6,
+            f"{kind} {host} {PORT}": own for kind in ("tcp", "udp") for host, own in ((PUBLIC_V4, HOST_V4), (PUBLIC_V6, HOST_V6))
         }, "the world sees the host's address")
         self.assertEqual(seen["interfaces"], ["eth0", "lo"])
-        near = [(GATE_V4, PORT), (PRIVATE_V4, PORT), (METADATA, PORT), (METADATA, 80), (DNS, PORT), (GATE_V6, PORT), (PRIVATE_V6, PORT)]
+        near = [(GATE_V4, PORT), (PRIVATE_V4, PORT), (METADATA, PORT), (METADATA, 80), (DNS, PORT), (GATE_V6, PORT), (PRIVATE_V6, PORT),
+                (METADATA_V6, PORT), (METADATA_PUBLIC, PORT)]
         near += [(host, port) for host in (HOST_V4, HOST_V6) for port in (self.service.port, *self.engine_ports())]
         self.assert_refused(self.tries("default", *(("tcp", host, port) for host, port in near)))
 
@@ -124,12 +131,14 @@ class ReachTest(NetworkCase):
         self.assertEqual(own["reached"][f"tcp {HOST_V4} {self.service.port}"], v4_of(own))
         self.assertTrue(own["reached"][f"tcp {HOST_V6} {self.service.port}"].startswith("fdfa:"), own)
         closed = [(host, port) for host in (HOST_V4, HOST_V6) for port in self.engine_ports()]
-        self.assert_refused(self.tries("open", *(("tcp", host, port) for host, port in closed), ("tcp", METADATA, PORT), ("tcp", METADATA, 80)))
+        self.assert_refused(self.tries("open", *(("tcp", host, port) for host, port in closed),
+                                     *(("tcp", host, PORT) for host in (METADATA, METADATA_V6, METADATA_PUBLIC)), ("tcp", METADATA, 80)))
 
     def test_none_reaches_itself_alone(self):
         self.deploy_net("alone", "none")
-        seen = self.tries("alone", *(("tcp", host, PORT) for host in (PUBLIC_V4, PRIVATE_V4, METADATA, PUBLIC_V6)),
-                          ("tcp", HOST_V4, self.service.port), ("udp", DNS, 53))
+        world = (PUBLIC_V4, PRIVATE_V4, METADATA, PUBLIC_V6, PRIVATE_V6, METADATA_V6, GATE_V6)
+        seen = self.tries("alone", *(("tcp", host, PORT) for host in world),
+                          *(("tcp", host, self.service.port) for host in (HOST_V4, HOST_V6)), ("udp", DNS, 53))
         self.assertEqual(set(seen["reached"].values()), {"ENETUNREACH"}, seen)
         self.assertEqual([address for address in seen["addresses"] if address not in ("127.0.0.1", "0000:0000:0000:0000:0000:0000:0000:0001")], [])
 
@@ -155,10 +164,10 @@ class ReachTest(NetworkCase):
         gate = Gate(self.node, "quiet")
         self.addCleanup(call.answer)
         self.addCleanup(gate.open)
-        address = in_container(gate.pids[-1], "ip", "-o", "-4", "addr", "show", "dev", "eth0").split()[3].split("/")[0]
-        before = netns.counted("nobody begins with a container")
-        self.lab.knock(address, PORT)
-        until(lambda: netns.counted("nobody begins with a container") > before, "the rule to count the packet")
+        for version in (4, 6):
+            before = netns.counted("nobody begins with a container")
+            self.lab.knock(address_in(gate.pids[-1], version), PORT)
+            until(lambda: netns.counted("nobody begins with a container") > before, f"the rule to count the packet of IPv{version}")
 
     def test_a_forged_source_does_not_leave(self):
         self.deploy_net("forger", "full")
@@ -167,16 +176,17 @@ class ReachTest(NetworkCase):
         self.addCleanup(call.answer)
         self.addCleanup(gate.open)
         pid = gate.pids[-1]
-        own = in_container(pid, "ip", "-o", "-4", "addr", "show", "dev", "eth0").split()[3].split("/")[0]
-        forged = str(ipaddress.ip_address(own) + 1)
+        own, own_v6 = (ipaddress.ip_address(address_in(pid, version)) for version in (4, 6))
         before = netns.counted("forged source")
-        for address in (forged, "8.8.8.8", "fdfa::9"):
+        # Of a neighbour, and of somebody far away.
+        for address in (str(own + 1), "8.8.8.8", str(own_v6 + 1), "2001:db8:9::9"):
             v6 = ":" in address
             in_container(pid, "ip", "addr", "add", address + ("/128" if v6 else "/32"), "dev", "eth0", *(["nodad"] if v6 else []))
             in_container(pid, sys.executable, "-c", netns.SEND, address, PUBLIC_V6 if v6 else PUBLIC_V4, str(PORT), "forged")
-        until(lambda: netns.counted("forged source") >= before + 3, "three forged packets to be counted")
-        in_container(pid, sys.executable, "-c", netns.SEND, own, PUBLIC_V4, str(PORT), "true")
-        until(lambda: "true" in [payload for payload, _ in self.lab.heard()], "the true one to arrive")
+        until(lambda: netns.counted("forged source") >= before + 4, "four forged packets to be counted")
+        for source, to in ((own, PUBLIC_V4), (own_v6, PUBLIC_V6)):
+            in_container(pid, sys.executable, "-c", netns.SEND, str(source), to, str(PORT), f"true-{source.version}")
+        until(lambda: {"true-4", "true-6"} <= {payload for payload, _ in self.lab.heard()}, "the true ones to arrive")
         self.assertNotIn("forged", [payload for payload, _ in self.lab.heard()])
 
     def test_a_mode_is_kept_shown_and_checked(self):
@@ -258,6 +268,10 @@ class HostTest(unittest.TestCase):
             netns.run("ip", "addr", "add", "203.0.113.200/24", "dev", "up0")
             until(lambda: "203.0.113.0/24" in netns.run("nft", "list", "ruleset"), "the rules to know it")
             self.assertIn(self.reaches(node), REFUSED)
+            self.assertEqual(self.reaches(node, PUBLIC_V6), HOST_V6)
+            netns.run("ip", "addr", "add", "2001:db8:ffff::200/64", "dev", "up0", "nodad")
+            until(lambda: "2001:db8:ffff::/64" in netns.run("nft", "list", "ruleset"), "the rules to know it")
+            self.assertIn(self.reaches(node, PUBLIC_V6), REFUSED)
 
     def test_a_subnet_in_use_is_left_alone(self):
         netns.run("ip", "addr", "add", "10.213.5.1/24", "dev", "up0")
@@ -283,9 +297,9 @@ class HostTest(unittest.TestCase):
                 second.deploy("other", source("net"), Timeout=60, NetworkMode="full")
                 call = Call(first, "net", {"serve": PORT, "keep": "two"})
                 gate = Gate(first, "two")
-                address = in_container(gate.pids[-1], "ip", "-o", "-4", "addr", "show", "dev", "eth0").split()[3].split("/")[0]
-                answer = second.invoke("other", {"to": [("tcp", address, PORT)]})
-                self.assertIn(answer.json()["reached"][f"tcp {address} {PORT}"], REFUSED)
+                for address in (address_in(gate.pids[-1], version) for version in (4, 6)):
+                    answer = second.invoke("other", {"to": [("tcp", address, PORT)]})
+                    self.assertIn(answer.json()["reached"][f"tcp {address} {PORT}"], REFUSED)
                 gate.open()
                 call.answer()
             # The one that opened the way has ended, and set it back; the other sees to it.
@@ -308,12 +322,14 @@ class HostTest(unittest.TestCase):
         # A second network of the host, whose machines have no business in the first.
         netns.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
         netns.run("ip", "addr", "add", "192.0.2.1/24", "dev", "lan0")
+        netns.run("ip", "addr", "add", "2001:db8:200::1/64", "dev", "lan0", "nodad")
         netns.run("ip", "link", "set", "lan0", "up")
         with self.node() as node:
             self.assertEqual(self.reaches(node), HOST_V4)
-            before = netns.counted("this host is no router")
-            self.lab.knock("192.0.2.7", PORT)
-            until(lambda: netns.counted("this host is no router") > before, "the packet to be dropped")
+            for neighbour in ("192.0.2.7", "2001:db8:200::7"):
+                before = netns.counted("this host is no router")
+                self.lab.knock(neighbour, PORT)
+                until(lambda: netns.counted("this host is no router") > before, f"the packet for {neighbour} to be dropped")
             # Somebody makes it one: then it is meant to be.
             netns.set_switch("ipv4/ip_forward", "1")
             until(lambda: 'iifname "up0"' not in netns.run("nft", "list", "ruleset"), "the guard to go")

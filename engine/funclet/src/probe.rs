@@ -2,6 +2,8 @@
 //!
 //! Owns: one check for each thing that a funclet needs. Must not know: who asks; `faaster doctor` and the start do.
 
+mod nested;
+
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use faaster_limits::SLOTS_MAX;
 
-use crate::cgroup;
+use crate::cgroup::{self, Backend, CgroupError, Group, SwapLimit};
 use crate::config::CGROUP_PREFIX;
 
 /// What a check found.
@@ -48,6 +50,7 @@ pub fn probe() -> Vec<Check> {
         check("privilege", privilege()),
         check("namespaces", namespaces()),
         check("user namespaces", user_namespaces(&sysctl)),
+        check("nested user namespaces", nested::nested()),
         check("apparmor", apparmor(&sysctl, &label_of_self())),
         check("links", links(&sysctl)),
         check("mounts", mounts()),
@@ -55,6 +58,7 @@ pub fn probe() -> Vec<Check> {
         check("seccomp", seccomp()),
         check("cgroups", cgroups()),
         check("cgroup kill and freeze", kill_and_freeze()),
+        check("swap accounting", swap_accounting()),
     ]
 }
 
@@ -227,9 +231,7 @@ fn has_file(path: &CStr) -> bool {
 
 /// Makes a group and removes it again.
 fn cgroups() -> Outcome {
-    // The name has the form of ours, with an id that no run gets: nothing is lost if this process is killed here.
-    let top = format!("{CGROUP_PREFIX}probe-{}", rustix::process::getpid().as_raw_nonzero());
-    match try_cgroups(&top) {
+    match in_group(|backend, _| backend.describe()) {
         Ok(text) => Outcome::Ok(text),
         Err(error) => Outcome::Missing(match error.errno() {
             Some(errno) => format!("{error}: {errno}"),
@@ -238,26 +240,28 @@ fn cgroups() -> Outcome {
     }
 }
 
-fn try_cgroups(top: &str) -> Result<String, cgroup::CgroupError> {
-    let backend = cgroup::open(top)?;
-    let made = backend.create("probe").map(|group| group.birth.map(|dir: OwnedFd| dir));
+/// A name of the form of ours, with an id that no run gets, and that no other probe has: also not one in another pid
+/// namespace, whose number may be the same. Nothing is lost if this process is killed meanwhile.
+fn probe_group() -> Result<String, Errno> {
+    let mut chance = [0; 8];
+    rustix::rand::getrandom(&mut chance, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{CGROUP_PREFIX}probe-{:016x}", u64::from_ne_bytes(chance)))
+}
+
+/// What is seen of a group that exists for as long as it is looked at.
+fn in_group<T>(look: impl FnOnce(&dyn Backend, Group) -> T) -> Result<T, CgroupError> {
+    let top =
+        probe_group().map_err(|source| CgroupError::Proc { path: "the kernel's random numbers", source })?;
+    let backend = cgroup::open(&top)?;
+    let seen = backend.create("probe").map(|group| look(backend.as_ref(), group));
     backend.remove("probe")?;
     backend.remove_top()?;
-    made?;
-    Ok(backend.describe())
+    seen
 }
 
 /// What ends, and stops, all processes of a group at once; files of version 2's own, which every group of it has.
 fn kill_and_freeze() -> Outcome {
-    let top = format!("{CGROUP_PREFIX}probe-{}", rustix::process::getpid().as_raw_nonzero());
-    let found = cgroup::open(&top).and_then(|backend| {
-        let group = backend.create("freeze");
-        let found = group.map(|group| group.birth.map(|dir| control_files(&dir)));
-        backend.remove("freeze")?;
-        backend.remove_top()?;
-        found
-    });
-    match found {
+    match in_group(|_, group| group.birth.map(|dir| control_files(&dir))) {
         Ok(Some([true, true])) => Outcome::Ok("cgroup.kill and cgroup.freeze".to_owned()),
         Ok(Some(_)) => Outcome::Degraded(
             "the kernel has no cgroup.kill or no cgroup.freeze: needs kernel 5.14, so containers cannot be frozen"
@@ -269,6 +273,25 @@ fn kill_and_freeze() -> Outcome {
         ),
         // Whether there are cgroups at all is another check's.
         Err(error) => Outcome::Degraded(format!("not examined: {error}")),
+    }
+}
+
+/// Whether a function's memory limit holds for what of it is in swap as well.
+fn swap_accounting() -> Outcome {
+    match in_group(|_, group| group.limits.swap_limit()) {
+        Ok(limit) => of_swap(limit, &std::fs::read_to_string("/proc/swaps").unwrap_or_default()),
+        Err(error) => Outcome::Degraded(format!("not examined: {error}")),
+    }
+}
+
+fn of_swap(limit: SwapLimit, swaps: &str) -> Outcome {
+    match (limit, swaps.lines().count() > 1) {
+        (SwapLimit::There, _) => Outcome::Ok("a function's memory limit holds for swap as well".to_owned()),
+        (SwapLimit::Absent, false) => Outcome::Ok("none, nor is there swap".to_owned()),
+        (SwapLimit::Absent, true) => Outcome::Degraded(
+            "the kernel does not account swap, so what a function has beyond its memory limit fills this host's: boot with `swapaccount=1`, or switch it off with `swapoff -a`"
+                .to_owned(),
+        ),
     }
 }
 
@@ -301,6 +324,26 @@ mod tests {
         assert!(matches!(user_namespaces(&few), Outcome::Degraded(_)));
         let confined = apparmor(&good, "docker-default (enforce)");
         assert!(matches!(confined, Outcome::Degraded(text) if text.contains("docker-default")));
+    }
+
+    #[test]
+    fn two_probes_at_once_make_groups_of_their_own() {
+        let names: Vec<String> = (0..100).map(|_| probe_group().unwrap()).collect();
+        for name in &names {
+            assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name}");
+            // The sweep takes it for nobody's.
+            assert_eq!(crate::config::instance_of_cgroup(name), None);
+        }
+    }
+
+    #[test]
+    fn swap_that_is_not_accounted_is_a_lack_only_where_there_is_some() {
+        let (none, some) = ("Filename Type Size\n", "Filename Type Size\n/swap file 1048576\n");
+        assert!(matches!(of_swap(SwapLimit::There, some), Outcome::Ok(_)));
+        assert!(matches!(of_swap(SwapLimit::Absent, none), Outcome::Ok(_)));
+        assert!(
+            matches!(of_swap(SwapLimit::Absent, some), Outcome::Degraded(text) if text.contains("`swapaccount=1`"))
+        );
     }
 
     #[test]

@@ -55,6 +55,10 @@ impl<R: Ring> Shard<R> {
 
     fn on_instance_bytes(&mut self, id: Id<Instance>, bytes: &[u8]) {
         let Some(instance) = self.instances.get_mut(id) else { return };
+        if matches!(instance.ending, Ending::Broken) {
+            // Its end is under way; nothing that it says until then counts.
+            return;
+        }
         if instance.partial.is_empty() {
             let used = self.take_frames(id, bytes);
             if let Some(instance) = self.instances.get_mut(id) {

@@ -13,7 +13,7 @@ use faaster_limits::{
     RESPONSE_PART_BYTES_MAX, RUNTIME_FRAME_BYTES_MAX,
 };
 use faaster_protocol::frame::{FLAG_MORE, FrameType};
-use faaster_protocol::funclet::Request;
+use faaster_protocol::funclet::{End, Event, Generation, Request, SlotId};
 use faaster_shard::{Command, Notice, ShardId};
 use faaster_sys::ring::sim::WireId;
 use node::{Instance, Node};
@@ -110,6 +110,29 @@ fn parts_that_break_the_rules_end_the_instance() {
         node.say_with(&instance, FrameType::Response, FLAG_MORE, id, part);
         assert_killed(&mut node);
     }
+}
+
+#[test]
+fn nothing_that_is_said_after_a_breach_counts() {
+    let mut node = Node::new();
+    let (client, instance, id) = running(&mut node);
+    node.say(&instance, FrameType::Response, id + 1, b"forged");
+    assert_killed(&mut node);
+    node.say(&instance, FrameType::Response, id, b"late");
+    node.settle();
+    let event = Event::Ended {
+        slot: SlotId(1),
+        generation: Generation(1),
+        end: End::Killed,
+        memory_peak_bytes: 1,
+        memory_limit_bytes: 128 << 20,
+        cpu_used_us: 1,
+    };
+    node.tell(&event, Vec::new());
+    node.sim.close(instance.channel);
+    node.settle();
+    let body = String::from_utf8(node.answer(client).body).expect("text");
+    assert!(body.contains("Process exited before completing request"), "{body}");
 }
 
 #[test]

@@ -133,6 +133,22 @@ pub struct ElementError {
 }
 
 /// A named set or map of a table.
+///
+/// ```no_run
+/// use faaster_netlink::nftables::{Element, Family, Set, SetKey, SetKind, Table, Transaction};
+/// use faaster_netlink::{Connection, Protocol};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let table = Table::new(Family::Inet, "example".parse()?);
+/// let private = Set::new(&table, "private".parse()?, SetKey::V4, SetKind::Subnets);
+/// let mut transaction = Transaction::new();
+/// transaction.replace_table(&table);
+/// transaction.add_set(&private);
+/// transaction.add_elements(&private, &[Element::Subnet("10.0.0.0/8".parse()?)])?;
+/// Connection::open(Protocol::Netfilter)?.commit(&transaction)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Set {
     family: Family,

@@ -1,4 +1,4 @@
-//! From init's child to the language runtime: limits, no privilege, filters, then the program.
+//! From init's child to the language runtime: an input of its own, limits, no privilege, filters, then the program.
 //!
 //! Owns: the order of these steps. Must not know: what the program does.
 
@@ -11,6 +11,7 @@ use faaster_limits::{FUNCTION_FDS_DEFAULT, FUNCTION_FDS_MAX};
 use faaster_sys::exec::{CStringArray, exec};
 use faaster_sys::seccomp::{Filters, Scope};
 use faaster_sys::{credentials, exec as sys_exec};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 
@@ -29,6 +30,7 @@ pub(crate) fn become_runtime(
     status: &OwnedFd,
     filters: &Filters,
 ) -> Result<(), Failure> {
+    own_input()?;
     set_limits()?;
     credentials::drop_to(RUNTIME_USER, RUNTIME_USER)
         .map_err(|_| Failure::new(InitStep::Drop, Errno::PERM))?;
@@ -45,6 +47,15 @@ pub(crate) fn become_runtime(
         }
         Kind::Forked => unreachable!("its process is not init's to make"),
     }
+}
+
+/// The input that a container is born with is one open file for all of them: its flags would be a way from one function
+/// to another.
+fn own_input() -> Result<(), Failure> {
+    let failed = |errno| Failure::new(InitStep::Descriptors, errno);
+    let null =
+        rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+    rustix::stdio::dup2_stdin(&null).map_err(failed)
 }
 
 fn set_limits() -> Result<(), Failure> {

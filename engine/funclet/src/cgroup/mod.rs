@@ -139,6 +139,19 @@ pub(crate) struct LimitFiles {
     memory_bytes: u64,
 }
 
+/// Whether the kernel limits what of a group is in swap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SwapLimit {
+    There,
+    Absent,
+}
+
+impl LimitFiles {
+    pub(crate) fn swap_limit(&self) -> SwapLimit {
+        if self.swap.is_some() { SwapLimit::There } else { SwapLimit::Absent }
+    }
+}
+
 /// One way to do it. Groups are named by the caller; all lie in the funclet's own top group.
 pub(crate) trait Backend: fmt::Debug {
     /// Which controllers come from where, for people.

@@ -98,19 +98,22 @@ const NEVER: [&str; 8] = [
     "ff00::/8",
 ];
 
+/// Metadata and agents of clouds beyond link-local addresses, which no mode opens: Alibaba Cloud's, Azure's (in a public
+/// range), AWS's of IPv6 and Google Cloud's. Resolvers among them are reached on their port all the same.
+const METADATA: [&str; 4] = ["100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::254/128"];
+
 /// Multicast, which [`PRIVATE`] has no room for in its table of unicast ranges.
 const MULTICAST_V6: &str = "ff00::/8";
 
 /// Destinations that mode `egress` refuses.
 pub(crate) fn closed_to_egress(host: &[Subnet], own: &[Subnet]) -> Vec<Subnet> {
-    without_contained(
-        fixed(&PRIVATE).chain(fixed(&[MULTICAST_V6])).chain(host.iter().copied()).chain(own.iter().copied()),
-    )
+    let always = fixed(&PRIVATE).chain(fixed(&METADATA)).chain(fixed(&[MULTICAST_V6]));
+    without_contained(always.chain(host.iter().copied()).chain(own.iter().copied()))
 }
 
 /// Destinations that mode `full` refuses.
 pub(crate) fn closed_to_all(own: &[Subnet]) -> Vec<Subnet> {
-    without_contained(fixed(&NEVER).chain(own.iter().copied()))
+    without_contained(fixed(&NEVER).chain(fixed(&METADATA)).chain(own.iter().copied()))
 }
 
 fn fixed(texts: &'static [&'static str]) -> impl Iterator<Item = Subnet> {
@@ -200,6 +203,8 @@ mod tests {
             "::1",
             "::ffff:10.0.0.1",
             "127.0.0.1",
+            "168.63.129.16",
+            "fd00:ec2::254",
         ] {
             assert!(is_closed(address), "{address}");
         }
@@ -209,6 +214,10 @@ mod tests {
         let never = closed_to_all(&nets(&["10.213.0.0/16"]));
         let is_closed = |text: &str| never.iter().any(|subnet| subnet.contains(text.parse().unwrap()));
         assert!(is_closed("169.254.169.254") && is_closed("10.213.4.4") && is_closed("fe80::5"));
+        for address in ["168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"] {
+            assert!(is_closed(address), "{address}");
+        }
+        assert!(!is_closed("100.100.100.1") && !is_closed("fd20:ce::1") && !is_closed("168.63.129.17"));
         assert!(!is_closed("10.214.0.1") && !is_closed("192.168.1.1") && !is_closed("fd12::1"));
     }
 

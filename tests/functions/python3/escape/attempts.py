@@ -13,7 +13,7 @@ NUMBERS = {
     "userfaultfd": (323, 282), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "init_module": (175, 105),
     "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "kexec_file_load": (320, 294),
     "settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266), "adjtimex": (159, 171), "sethostname": (170, 161),
-    "setdomainname": (171, 162), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60), "acct": (163, 89),
+    "setdomainname": (171, 162), "renameat2": (316, 276), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60), "acct": (163, 89),
     "syslog": (103, 116), "vhangup": (153, 58), "personality": (135, 92), "fanotify_init": (300, 262), "seccomp": (317, 277),
     "capset": (126, 91), "migrate_pages": (256, 238), "move_pages": (279, 239), "mbind": (237, 235), "ioprio_set": (251, 30),
     "sched_setattr": (314, 274), "prlimit64": (302, 261), "iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1),
