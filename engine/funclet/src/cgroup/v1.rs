@@ -1,5 +1,5 @@
 //! Hybrid hosts: v1 controllers for limits and counters, and, where it is mounted, the v2 hierarchy (without
-//! controllers) for birth and thread lists.
+//! controllers) for birth, thread lists and processor time.
 //!
 //! Owns: our top group in each hierarchy. Must not know: containers.
 //! The v1 freezer is not used: a frozen task does not die before it is thawed.
@@ -39,6 +39,7 @@ pub(super) struct Hybrid {
     memory: usize,
     pids: usize,
     cpu: Option<usize>,
+    /// Without the v2 part alone.
     accounting: Option<usize>,
     /// The v2 part.
     core: Option<Hierarchy>,
@@ -61,13 +62,15 @@ impl Hybrid {
         };
         let memory = find("memory")?.ok_or(CgroupError::NoController("memory"))?;
         let pids = find("pids")?.ok_or(CgroupError::NoController("pids"))?;
-        let (cpu, accounting) = (find("cpu")?, find("cpuacct")?);
+        let cpu = find("cpu")?;
         let core = core_base(machine).and_then(|base| {
             let top = base.make_or_open(top_name).ok()?;
             // The one file that says that this kernel's core can do what we want (5.14).
             top.read_text("cgroup.threads").ok()?;
             Some(Hierarchy { base, top })
         });
+        // The core counts processor time in any group. One more group of each container costs memory, and time at birth.
+        let accounting = if core.is_some() { None } else { find("cpuacct")? };
         let hierarchies = opened.into_iter().map(|(_, hierarchy)| hierarchy).collect();
         Ok(Self { top_name: top_name.to_owned(), hierarchies, memory, pids, cpu, accounting, core })
     }
@@ -242,6 +245,9 @@ impl Backend for Hybrid {
 
 impl Hybrid {
     fn cpu_us(&self, name: &str) -> u64 {
+        if let Some(core) = &self.core {
+            return core.top.read_keyed(&format!("{name}/cpu.stat"), "usage_usec");
+        }
         let nanoseconds = self
             .accounting
             .map_or(0, |at| self.hierarchies[at].top.read_number(&format!("{name}/cpuacct.usage")));

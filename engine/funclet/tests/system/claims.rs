@@ -70,6 +70,25 @@ fn a_claimed_container_competes_for_the_processors_with_the_weight_of_its_memory
 }
 
 #[test]
+fn processor_time_is_counted_in_the_core_where_there_is_one() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::start(Options { pool: 1, runtimes: vec![python()], ..Options::default() });
+    let code = node.code(1, &[]);
+    let instance = node.engine.claim(0, code);
+    let of_core = in_cgroups(&node, instance.slot, instance.generation, "cgroup.freeze");
+    let accounting = in_cgroups(&node, instance.slot, instance.generation, "cpuacct.usage");
+    // "cpu,cpuacct" is one hierarchy on some hosts, and then costs nothing more.
+    let has_cpu_beside =
+        in_cgroups(&node, instance.slot, instance.generation, "cpu.shares").len() == accounting.len();
+    assert!(of_core.is_empty() || accounting.is_empty() || has_cpu_beside, "{accounting:?}");
+    eventually("it has used the processor", || {
+        describe(&mut node.engine).0.iter().any(|slot| slot.slot == instance.slot && slot.cpu_used_us > 0)
+    });
+}
+
+#[test]
 fn boots_stand_aside_for_claims_unless_a_claim_waits_for_them() {
     if !can_run() {
         return;
