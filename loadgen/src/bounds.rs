@@ -71,6 +71,8 @@ pub const SPIN: Duration = Duration::from_millis(1);
 pub const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between the last thread's being ready and the first send.
 pub const START_MARGIN: Duration = Duration::from_millis(20);
+/// The same where the server's processes are looked for in it: there may be thousands.
+pub const SEARCHED_START_MARGIN: Duration = Duration::from_millis(250);
 /// A server's processes have been found when the measured time begins, if the search begins this much earlier.
 pub const SEARCH_MARGIN: Duration = Duration::from_millis(15);
 /// A full backlog of a unix listener is tried again after this.

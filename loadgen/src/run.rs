@@ -10,7 +10,7 @@ use std::time::Duration;
 use faaster_sys::affinity;
 use rustix::time::ClockId;
 
-use crate::bounds::{SEARCH_MARGIN, SETUP_TIMEOUT, START_MARGIN};
+use crate::bounds::{SEARCH_MARGIN, SEARCHED_START_MARGIN, SETUP_TIMEOUT, START_MARGIN};
 use crate::cpu::{self, CpuError, TreeCpu};
 use crate::environment::{Environment, Stolen, clock_cost_ns};
 use crate::plan::{Loop, Plan, TooFewDescriptors};
@@ -98,14 +98,18 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     let mut crew = Crew::start(plan)?;
     let _aside = Aside::step(&plan.cores);
     crew.await_ready()?;
-    let begin_ns = now_ns() + nanoseconds(START_MARGIN);
+    // Without a warm-up the first request counts, and may need the core on which the server's processes are looked for.
+    let begins_at_once = server.is_some() && plan.warm_up.is_zero();
+    let begin_ns = now_ns() + nanoseconds(if begins_at_once { SEARCHED_START_MARGIN } else { START_MARGIN });
     let window = Window::new(plan, begin_ns);
     crew.begin(begin_ns);
     let mut merge = Merge::new(plan, window, progress);
     // The server's processes are looked for at moments that do not count: that may take its core for milliseconds.
     let search_ns = window.measure_ns.saturating_sub(nanoseconds(SEARCH_MARGIN));
+    let search_ns = if begins_at_once { now_ns() } else { search_ns };
     let known = Moment::at(search_ns, server, &mut crew, &mut merge)?;
-    let before = known.again_at(window.measure_ns, &mut crew, &mut merge)?;
+    let before =
+        if begins_at_once { known } else { known.again_at(window.measure_ns, &mut crew, &mut merge)? };
     let after = Moment::at(window.stop_ns.unwrap_or(u64::MAX), server, &mut crew, &mut merge)?;
     while crew.working > 0 {
         crew.next(None, &mut merge)?;
@@ -124,7 +128,7 @@ pub fn run(plan: &Plan, server: Option<u32>, progress: &mut dyn FnMut(&Second)) 
     }
     let server = after.tree.zip(before.tree).map(|(tree, earlier)| ServerCpu {
         cpu_ns: tree.cpu_ns.saturating_sub(earlier.cpu_ns),
-        wall_ns: after.at_ns - before.at_ns,
+        wall_ns: after.at_ns - before.at_ns.max(window.measure_ns),
         processes: tree.processes,
         cores: tree.cores_in_use(&earlier),
     });
