@@ -119,10 +119,19 @@ def peak_of(pid):
 
 def cpu_us_of(pid):
     """Processor time that a process's cgroup has used, microseconds."""
-    if is_cgroup_v2():
-        lines = (cgroup_of(pid, "cpu") / "cpu.stat").read_text().splitlines()
+    core = core_of(pid)
+    if core is not None:
+        lines = (core / "cpu.stat").read_text().splitlines()
         return int(dict(line.split() for line in lines)["usage_usec"])
     return number_in(cgroup_of(pid, "cpuacct") / "cpuacct.usage") // 1000
+
+
+def core_of(pid):
+    """Directory of the cgroup of a process in the v2 hierarchy; None where that is not mounted."""
+    mounts = [line.split() for line in (PROC / "mounts").read_text().splitlines()]
+    lines = (PROC / str(pid) / "cgroup").read_text().splitlines()
+    path = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    return next((Path(mount[1]) / path.lstrip("/") for mount in mounts if mount[2] == "cgroup2"), None)
 
 
 def abandoned_cgroups():
