@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use faaster_limits::FLOWS_LISTED_MAX;
 use faaster_netlink::{
     BatchError, Connection, Forwarding, Gateway, KernelError, LinkAddress, LinkChange, LinkIndex, LinkLocal,
     LinkName, LinkState, Neighbour, NetlinkError, Protocol, Request, Route, Subnet, VethEnd, create_veth,
@@ -23,6 +24,8 @@ use super::{NetworkConfig, NetworkError, host};
 
 /// The first link of every namespace (LOOPBACK_IFINDEX of include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
+/// How many flows the kernel tracks in our network namespace.
+const TRACKED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 /// The step of a container's network that failed.
 #[derive(Debug, thiserror::Error)]
@@ -189,9 +192,7 @@ impl Wiring {
     ) -> Result<Attached, WiringError> {
         if place.used == Use::Again {
             // Or answers to the one that had the addresses before would come to this one.
-            for address in place.addresses() {
-                self.netfilter()?.forget_flows(address)?;
-            }
+            self.forget_flows_of(place)?;
         }
         self.create(place, namespace, mode)?;
         let made = self.set_up_outside(place).and_then(|link| {
@@ -283,6 +284,19 @@ impl Wiring {
     /// What the kernel refused.
     pub(crate) fn regroup(&mut self, link: LinkIndex, mode: NetworkMode) -> Result<(), WiringError> {
         Ok(self.route.run(&LinkChange::new(link).group(group_of(mode)).request())?)
+    }
+
+    /// What costs is the kernel's walk through its table, 5 ms where that is made for a big machine, however few flows are in
+    /// it: one walk where all can be listed, otherwise one for each side of each address.
+    fn forget_flows_of(&mut self, place: &Place) -> Result<(), NetlinkError> {
+        let tracked = std::fs::read_to_string(TRACKED).ok().and_then(|text| text.trim().parse::<u32>().ok());
+        if tracked.is_some_and(|count| count <= FLOWS_LISTED_MAX) {
+            return self.forget_flows(|flow| place.addresses().any(|address| address == flow));
+        }
+        for address in place.addresses() {
+            self.netfilter()?.forget_flows(address)?;
+        }
+        Ok(())
     }
 
     /// Forgets what the kernel tracks of addresses that are ours to give; of an earlier run's containers, that is.
