@@ -304,8 +304,10 @@ pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 /// After a claim, a pool that is at least half full is refilled only after this long without another: booting an interpreter
 /// takes the core that the claimed one needs for its first answer.
 pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
-/// As long as the kernel tracks no more flows than these, all are listed to find those of a reused address.
-pub const FLOWS_LISTED_MAX: u32 = 4096;
+/// Flows of dead containers that are listed before they are forgotten; what is more is listed again then.
+pub const FLOWS_FORGOTTEN_AT_ONCE_MAX: usize = 4096;
+/// How often they are listed: more than enough for all that a kernel tracks (nf_conntrack_max is 262,144 at most by default).
+pub const FLOW_LISTINGS_MAX: u32 = 128;
 /// Bytes of a frozen container's memory that are moved to swap at a time.
 pub const RECLAIM_CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// Prepared containers that demand may raise one runtime's pool to, unless the configuration says otherwise.
