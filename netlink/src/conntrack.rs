@@ -189,10 +189,21 @@ impl Connection {
     /// # Errors
     /// As [`Connection::dump`].
     pub fn flows(&mut self) -> Result<Vec<Flow>, NetlinkError> {
+        self.flows_where(|_| true)
+    }
+
+    /// The flows of the namespace that `is_wanted`; the others take no room. The kernel lists all of them.
+    ///
+    /// # Errors
+    /// As [`Connection::dump`].
+    pub fn flows_where(
+        &mut self,
+        mut is_wanted: impl FnMut(&Flow) -> bool,
+    ) -> Result<Vec<Flow>, NetlinkError> {
         let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET);
         let body = netfilter::body(AF_UNSPEC, 0);
         let request = Request::new(Protocol::Netfilter, kind, 0, "list flows", body);
-        self.dump(&request, |message| Flow::decode(message.body))
+        self.dump(&request, |message| Ok(Flow::decode(message.body)?.filter(|flow| is_wanted(flow))))
     }
 
     /// Forgets all flows that `address` began or is the one that answers in; how many there were. The kernel looks

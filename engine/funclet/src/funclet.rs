@@ -156,8 +156,10 @@ pub(crate) struct Funclet {
     pub(crate) removal_cursor: SlotId,
     /// Claims that wait for memory are looked at when some has come back.
     pub(crate) memory_returned: bool,
-    /// Until then only pools that run low are refilled.
+    /// Until then only pools that run low are refilled, and boots stand aside.
     pub(crate) quiet_until: Nanos,
+    /// Until then only pools that are not half full are refilled.
+    pub(crate) rest_until: Nanos,
     /// Answers to be given in portions.
     pub(crate) descriptions: VecDeque<Description>,
 }
@@ -243,6 +245,7 @@ impl Funclet {
             removal_cursor: SlotId(0),
             memory_returned: false,
             quiet_until: Nanos(0),
+            rest_until: Nanos(0),
             descriptions: VecDeque::new(),
             config,
         };
@@ -280,7 +283,7 @@ impl Funclet {
         let migration = self.migrating.map(|(_, _, since)| since.after(MIGRATION_WAIT));
         let stop = self.stopping.map(|stopping| stopping.until);
         // Later than this, pools may be refilled that may not now.
-        let refill = Some(self.quiet_until).filter(|until| now < *until);
+        let refill = [self.quiet_until, self.rest_until].into_iter().find(|until| now < *until);
         [self.timers.next_due(), migration, stop, refill]
             .into_iter()
             .flatten()
@@ -371,7 +374,11 @@ impl Funclet {
         if self.stopping.is_some() || self.slots.free_count() == 0 {
             return None;
         }
-        let refill = if now < self.quiet_until { Refill::Low } else { Refill::All };
+        let refill = match now {
+            now if now < self.quiet_until => Refill::Low,
+            now if now < self.rest_until => Refill::Half,
+            _ => Refill::All,
+        };
         let waiting = |runtime| self.waiting.count_for_container(runtime);
         pool::next_to_make(&self.pools, refill, waiting, self.births_at_once(), now)
     }

@@ -123,8 +123,20 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refill {
     All,
-    /// Those with less than half of their floor, for a claim has just been served.
+    /// Those with less than half of their floor: a claim was served not long ago, and the next may be near.
+    Half,
+    /// Those with less than a quarter: a claim has just been served, and needs the cores.
     Low,
+}
+
+impl Refill {
+    fn is_for(self, stock: usize, wanted: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Half => stock * 2 < wanted,
+            Self::Low => stock * 4 < wanted,
+        }
+    }
 }
 
 /// The runtime of which a container is to be made next, if any: first where claims wait for one, then the pool that is
@@ -144,7 +156,7 @@ pub(crate) fn next_to_make(
     }
     free.iter()
         .filter(|(at, pool)| pool.stock() < pool.target + waiting(*at))
-        .filter(|(at, pool)| refill == Refill::All || pool.stock() * 2 < pool.floor + waiting(*at))
+        .filter(|(at, pool)| refill.is_for(pool.stock(), pool.floor + waiting(*at)))
         .min_by_key(|(_, pool)| pool.stock() * 1000 / pool.target.max(1))
         .map(|(at, _)| *at)
 }
@@ -235,9 +247,22 @@ mod tests {
         assert_eq!(pools[0].surplus(), None);
         pools[0].target = 8;
         let next = |pools: &[Pool], refill| next_to_make(pools, refill, |_| 0, 8, Nanos(0));
-        assert_eq!((next(&pools, Refill::Low), next(&pools, Refill::All)), (None, Some(0)));
+        assert_eq!((next(&pools, Refill::Half), next(&pools, Refill::All)), (None, Some(0)));
         pools[0].target = 1;
         assert_eq!((pools[0].surplus(), next(&pools, Refill::All)), (Some(id(1)), None));
+    }
+
+    #[test]
+    fn the_nearer_the_claim_the_emptier_a_pool_that_is_refilled() {
+        let refills = |cold: &[u32]| {
+            let pools = [with_cold(8, cold)];
+            [Refill::All, Refill::Half, Refill::Low]
+                .map(|refill| next_to_make(&pools, refill, |_| 0, 8, Nanos(0)).is_some())
+        };
+        assert_eq!(refills(&[1, 2, 3, 4]), [true, false, false]);
+        assert_eq!(refills(&[1, 2, 3]), [true, true, false]);
+        assert_eq!(refills(&[1, 2]), [true, true, false]);
+        assert_eq!(refills(&[1]), [true, true, true]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use faaster_limits::{CLAIM_WAIT_MAX, MEMORY_MB_MIN, POOL_REFILL_QUIET};
+use faaster_limits::{CLAIM_WAIT_MAX, MEMORY_MB_MIN, POOL_REFILL_QUIET, POOL_REFILL_REST};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
 };
@@ -320,7 +320,9 @@ impl Funclet {
         match self.attach(&waiting, id, generation, source)? {
             Ok(()) => {
                 self.ledger.settle(share_bytes(waiting.claim.memory_mb));
-                self.quiet_until = Nanos::now().after(POOL_REFILL_QUIET);
+                let now = Nanos::now();
+                self.quiet_until = now.after(POOL_REFILL_QUIET);
+                self.rest_until = now.after(POOL_REFILL_REST);
             }
             Err((refusal, errno)) => {
                 self.ledger.unmark(share_bytes(waiting.claim.memory_mb));

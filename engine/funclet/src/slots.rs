@@ -2,6 +2,7 @@
 //!
 //! Owns: containers. Must not know: when one is made, claimed or ended.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use faaster_init::Record;
@@ -112,26 +113,27 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Slots {
     entries: Vec<Entry>,
-    free: Vec<u32>,
+    /// In the order in which they are used: the one that has been free for longest first.
+    free: VecDeque<u32>,
 }
 
 impl Slots {
     /// So many free ones.
     pub(crate) fn new(count: u32) -> Self {
         let entries = (0..count).map(|_| Entry { generation: 0, slot: Slot::Free }).collect();
-        Self { entries, free: (0..count).rev().collect() }
+        Self { entries, free: (0..count).collect() }
     }
 
     /// A free slot with its next generation; it stays free until something is put in.
     pub(crate) fn next_free(&self) -> Option<(SlotId, Generation)> {
-        let index = *self.free.last()?;
+        let index = *self.free.front()?;
         Some((SlotId(index), Generation(self.entries[index as usize].generation.wrapping_add(1))))
     }
 
     /// Puts something into the slot that [`Self::next_free`] named.
     pub(crate) fn occupy(&mut self, id: SlotId, generation: Generation, slot: Slot) {
-        let top = self.free.pop();
-        assert_eq!(top, Some(id.0), "only the slot that next_free named is occupied");
+        let first = self.free.pop_front();
+        assert_eq!(first, Some(id.0), "only the slot that next_free named is occupied");
         let entry = &mut self.entries[id.0 as usize];
         entry.generation = generation.0;
         entry.slot = slot;
@@ -148,7 +150,7 @@ impl Slots {
     /// Changes what is in an occupied slot; gives back what was.
     pub(crate) fn replace(&mut self, id: SlotId, slot: Slot) -> Slot {
         if matches!(slot, Slot::Free) {
-            self.free.push(id.0);
+            self.free.push_back(id.0);
         }
         std::mem::replace(&mut self.entries[id.0 as usize].slot, slot)
     }
@@ -244,6 +246,19 @@ mod tests {
     }
 
     #[test]
+    fn slots_are_used_in_turn() {
+        let mut slots = Slots::new(3);
+        let mut used = Vec::new();
+        for _ in 0..6 {
+            let (id, generation) = slots.next_free().unwrap();
+            slots.occupy(id, generation, Slot::Removing { group: "a".into(), until: Nanos(0) });
+            slots.replace(id, Slot::Free);
+            used.push((id.0, generation.0));
+        }
+        assert_eq!(used, [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]);
+    }
+
+    #[test]
     fn a_slot_that_is_set_aside_is_not_free() {
         let mut slots = Slots::new(3);
         let left = || Slot::Removing { group: "s1g9".into(), until: Nanos(0) };
@@ -252,6 +267,10 @@ mod tests {
         assert!(!slots.set_aside(SlotId(3), Generation(1), left()), "there is none");
         assert_eq!((slots.free_count(), slots.all_removing().count()), (2, 1));
         slots.replace(SlotId(1), Slot::Free);
+        for id in [0, 2] {
+            assert_eq!(slots.next_free(), Some((SlotId(id), Generation(1))));
+            slots.occupy(SlotId(id), Generation(1), left());
+        }
         assert_eq!(slots.next_free(), Some((SlotId(1), Generation(10))), "and never its name again");
     }
 }

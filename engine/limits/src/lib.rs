@@ -301,11 +301,15 @@ pub const BOOT_OUTPUT_BYTES_MAX: usize = 2048;
 pub const BOOT_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// See [`BOOT_BACKOFF_MAX`].
 pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// After a claim, a pool that is at least half full is refilled only after this long without another: booting an interpreter
+/// After a claim, a pool that is a quarter full is refilled only after this long without another: booting an interpreter
 /// takes the core that the claimed one needs for its first answer.
 pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
-/// As long as the kernel tracks no more flows than these, all are listed to find those of a reused address.
-pub const FLOWS_LISTED_MAX: u32 = 4096;
+/// The same for a pool that is half full, which can serve some more claims before its boots would disturb them.
+pub const POOL_REFILL_REST: Duration = Duration::from_millis(40);
+/// Flows of dead containers that are listed before they are forgotten; what is more is listed again then.
+pub const FLOWS_FORGOTTEN_AT_ONCE_MAX: usize = 4096;
+/// How often they are listed: more than enough for all that a kernel tracks (nf_conntrack_max is 262,144 at most by default).
+pub const FLOW_LISTINGS_MAX: u32 = 128;
 /// Bytes of a frozen container's memory that are moved to swap at a time.
 pub const RECLAIM_CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// Prepared containers that demand may raise one runtime's pool to, unless the configuration says otherwise.

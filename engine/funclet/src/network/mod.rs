@@ -18,6 +18,7 @@
 
 mod choose;
 pub mod examine;
+mod flows;
 mod host;
 mod plan;
 pub mod prepare;
@@ -120,6 +121,8 @@ pub enum NetworkError {
     Rules(#[from] faaster_netlink::nftables::CommitError),
     #[error("our own network namespace cannot be opened")]
     Namespace(#[source] rustix::io::Errno),
+    #[error("flows of an earlier run's containers cannot be forgotten")]
+    Flows(#[source] WiringError),
     #[error("the thread that makes links cannot be started")]
     Thread(#[source] std::io::Error),
 }
@@ -141,7 +144,7 @@ pub(crate) struct Network {
     mode: NetworkMode,
     plan: Plan,
     wirer: Wirer,
-    /// For the claims that need a message of their own.
+    /// For the claims that need a message of their own; it makes links where the thread makes none.
     wiring: Wiring,
 }
 
@@ -159,7 +162,7 @@ impl Network {
         let v6 = settings.v6.map(|net| net.0);
         let parts = (config.index, config.count);
         let plan = Plan::new(settings.v4.0, v6, &config.instance, parts, config.slots_max)?;
-        let wiring = Wiring::open(settings)?;
+        let wiring = Wiring::open(settings, plan.clone())?;
         let wirer = Wirer::start(config, settings, plan.clone(), faults)?;
         Ok(Self { mode: settings.mode, plan, wirer, wiring })
     }

@@ -52,23 +52,18 @@ pub(crate) struct Plan {
     base: u32,
 }
 
-/// Whether a number was in use before, in this funclet's life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    First,
-    Again,
-}
-
 /// What one container gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
+    pub slot: u32,
+    /// How often the slot was used.
+    pub generation: u32,
     /// Of the host's end.
     pub name: LinkName,
     pub v4: Ipv4Addr,
     pub v6: Option<Ipv6Addr>,
     /// Of the container's end.
     pub mac: Mac,
-    pub used: Use,
 }
 
 impl Place {
@@ -133,18 +128,27 @@ impl Plan {
         let number = self.base + generation % self.rounds * self.slots + slot;
         let [_, _, high, low] = number.to_be_bytes();
         Place {
+            slot,
+            generation,
             name: LinkName::new(&format!("{}{}", self.prefix, base36(number)))
                 .expect("letters and digits, 15 in all"),
             v4: Ipv4Addr::from(u32::from(self.v4) + 1 + number),
             v6: self.v6.map(|first| Ipv6Addr::from(u128::from(first) + 1 + u128::from(number))),
             mac: [0x02, 0xfa, 0xa5, 0x00, high, low],
-            used: if generation < self.rounds { Use::First } else { Use::Again },
         }
     }
 
-    /// Whether an address is one of this funclet's containers'.
-    pub(crate) fn holds(&self, address: IpAddr) -> bool {
-        let numbers = u128::from(self.base)..u128::from(self.base + self.rounds * self.slots);
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// How often a slot can be used before its numbers come back; at least 1.
+    pub(crate) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
+    /// The slot that has an address, and in which of its rounds.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<(u32, u32)> {
         let offset = match (address, self.v6) {
             (IpAddr::V4(address), _) => {
                 u128::from(u32::from(address)).checked_sub(u128::from(u32::from(self.v4)) + 1)
@@ -152,7 +156,8 @@ impl Plan {
             (IpAddr::V6(address), Some(first)) => u128::from(address).checked_sub(u128::from(first) + 1),
             (IpAddr::V6(_), None) => None,
         };
-        offset.is_some_and(|number| numbers.contains(&number))
+        let number = u32::try_from(offset?).ok()?.checked_sub(self.base)?;
+        (number < self.rounds * self.slots).then_some((number % self.slots, number / self.slots))
     }
 }
 
@@ -188,10 +193,11 @@ mod tests {
         assert_eq!(place.name.as_str(), "faas0123abcdj5v");
         assert_eq!(place.v4.to_string(), "10.213.97.4");
         assert_eq!(place.v6.unwrap().to_string(), "fd00::6104");
-        assert_eq!((place.mac, place.used), ([0x02, 0xfa, 0xa5, 0, 0x61, 0x03], Use::First));
-        assert!(plan.holds(place.v4.into()) && plan.holds(place.v6.unwrap().into()));
-        assert!(!plan.holds("10.213.0.1".parse().unwrap()), "the other funclet's");
-        assert_eq!(plan.place(7, 3 + plan.rounds), Place { used: Use::Again, ..place });
+        assert_eq!(place.mac, [0x02, 0xfa, 0xa5, 0, 0x61, 0x03]);
+        assert!(place.addresses().all(|address| plan.owner(address).is_some()));
+        assert!(plan.owner("10.213.0.1".parse().unwrap()).is_none(), "the other funclet's");
+        let generation = 3 + plan.rounds;
+        assert_eq!(plan.place(7, generation), Place { generation, ..place });
     }
 
     #[test]
@@ -222,7 +228,10 @@ mod tests {
                     let place = plan.place(slot, generations[usize::from(index) * 64 + slot as usize]);
                     prop_assert!(subnet.contains(place.v4.into()));
                     prop_assert!(place.v4 != subnet.first() && place.v4 != subnet.last());
-                    prop_assert!(plan.holds(place.v4.into()));
+                    let round = place.generation % plan.rounds;
+                    for address in place.addresses() {
+                        prop_assert_eq!(plan.owner(address), Some((slot, round)));
+                    }
                     prop_assert!(addresses.insert(place.v4) && names.insert(place.name));
                 }
             }

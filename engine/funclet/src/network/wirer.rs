@@ -106,10 +106,10 @@ impl Wirer {
         plan: Plan,
         faults: &Faults,
     ) -> Result<Self, NetworkError> {
-        let mut wiring = Wiring::open(settings)?;
+        let mut wiring = Wiring::open(settings, plan)?;
         let mut guard = Guard::new(config, settings);
         guard.write(&mut wiring)?;
-        wiring.forget_flows(|address| plan.holds(address))?;
+        wiring.forget_flows().map_err(NetworkError::Flows)?;
         let (errands, incoming) = sync_channel(SLOTS_MAX);
         let (outgoing, answers) = channel();
         let (bell, rope) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)

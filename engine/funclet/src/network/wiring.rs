@@ -3,10 +3,9 @@
 //! Owns: the order of the messages. Must not know: threads, when links are made.
 //! Costs: docs/decisions.md. Every message waits for the kernel's one lock of network configuration.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use faaster_limits::FLOWS_LISTED_MAX;
+use faaster_limits::{FLOW_LISTINGS_MAX, FLOWS_FORGOTTEN_AT_ONCE_MAX};
 use faaster_netlink::{
     BatchError, Connection, Forwarding, Gateway, KernelError, LinkAddress, LinkChange, LinkIndex, LinkLocal,
     LinkName, LinkState, Neighbour, NetlinkError, Protocol, Request, Route, Subnet, VethEnd, create_veth,
@@ -18,18 +17,17 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::plan::{GATEWAY_V4, GATEWAY_V6, INNER_NAME, OUTER_MAC, Place, Use};
+use super::flows::{Flows, Traces};
+use super::plan::{GATEWAY_V4, GATEWAY_V6, INNER_NAME, OUTER_MAC, Place, Plan};
 use super::rules::group_of;
 use super::{NetworkConfig, NetworkError, host};
 
 /// The first link of every namespace (LOOPBACK_IFINDEX of include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
-/// How many flows the kernel tracks in our network namespace.
-const TRACKED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 /// The step of a container's network that failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WiringError {
+pub enum WiringError {
     #[error("cannot enter a container's network namespace")]
     Enter(#[source] Errno),
     #[error("cannot come back from a container's network namespace")]
@@ -44,6 +42,8 @@ pub(crate) enum WiringError {
     Loopback(#[source] NetlinkError),
     #[error("a link that was just made is not there")]
     Vanished,
+    #[error("the kernel tracks too many flows of containers that are gone")]
+    Flows,
 }
 
 impl WiringError {
@@ -53,7 +53,7 @@ impl WiringError {
             Self::Enter(errno) | Self::Lost(errno) => *errno,
             Self::Netlink(error) | Self::Loopback(error) => error.kernel_errno().unwrap_or(Errno::IO),
             Self::Refused(error) => error.errno,
-            Self::Batch(_) | Self::Vanished => Errno::IO,
+            Self::Batch(_) | Self::Vanished | Self::Flows => Errno::IO,
         }
     }
 }
@@ -97,6 +97,7 @@ pub(crate) struct Wiring {
     own_namespace: OwnedFd,
     mtu_bytes: u32,
     link_local: LinkLocalKind,
+    flows: Flows,
 }
 
 /// Whether links would give themselves IPv6 addresses.
@@ -109,11 +110,11 @@ enum LinkLocalKind {
 }
 
 impl Wiring {
-    /// For the namespace that the calling thread is in.
+    /// For the namespace that the calling thread is in. All links that are made by a plan must be made by one.
     ///
     /// # Errors
     /// There is no netlink.
-    pub(crate) fn open(settings: &NetworkConfig) -> Result<Self, NetworkError> {
+    pub(crate) fn open(settings: &NetworkConfig, plan: Plan) -> Result<Self, NetworkError> {
         let path = "/proc/thread-self/ns/net";
         let own_namespace = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .map_err(NetworkError::Namespace)?;
@@ -125,6 +126,7 @@ impl Wiring {
             own_namespace,
             mtu_bytes: settings.mtu_bytes,
             link_local,
+            flows: Flows::new(plan),
         })
     }
 
@@ -190,10 +192,12 @@ impl Wiring {
         namespace: BorrowedFd<'_>,
         mode: NetworkMode,
     ) -> Result<Attached, WiringError> {
-        if place.used == Use::Again {
+        if self.flows.traces_at(place) == Traces::Possible {
             // Or answers to the one that had the addresses before would come to this one.
-            self.forget_flows_of(place)?;
+            self.flows.vacate(place);
+            self.forget_flows()?;
         }
+        self.flows.occupy(place);
         self.create(place, namespace, mode)?;
         let made = self.set_up_outside(place).and_then(|link| {
             let index = self.set_up_inside(place, &mut inside)?;
@@ -286,35 +290,35 @@ impl Wiring {
         Ok(self.route.run(&LinkChange::new(link).group(group_of(mode)).request())?)
     }
 
-    /// What costs is the kernel's walk through its table, 5 ms where that is made for a big machine, however few flows are in
-    /// it: one walk where all can be listed, otherwise one for each side of each address.
-    fn forget_flows_of(&mut self, place: &Place) -> Result<(), NetlinkError> {
-        let tracked = std::fs::read_to_string(TRACKED).ok().and_then(|text| text.trim().parse::<u32>().ok());
-        if tracked.is_some_and(|count| count <= FLOWS_LISTED_MAX) {
-            return self.forget_flows(|flow| place.addresses().any(|address| address == flow));
-        }
-        for address in place.addresses() {
-            self.netfilter()?.forget_flows(address)?;
-        }
-        Ok(())
-    }
-
-    /// Forgets what the kernel tracks of addresses that are ours to give; of an earlier run's containers, that is.
+    /// Forgets what the kernel tracks of addresses that are ours to give and that nobody has; an earlier run's too.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub(crate) fn forget_flows(&mut self, is_ours: impl Fn(IpAddr) -> bool) -> Result<(), NetlinkError> {
-        let netfilter = self.netfilter()?;
-        let flows = netfilter.flows()?;
-        let ours = flows.iter().filter(|flow| is_ours(flow.original.source) || is_ours(flow.reply.source));
-        let requests: Vec<Request<'_>> = ours.map(faaster_netlink::Flow::delete).collect();
-        for outcome in netfilter.run_all(&requests).map_err(|error| error.source)? {
-            match outcome {
-                Err(error) if error.errno != Errno::NOENT => return Err(error.into()),
-                _ => {}
+    pub(crate) fn forget_flows(&mut self) -> Result<(), WiringError> {
+        self.netfilter()?;
+        let netfilter = self.netfilter.as_mut().expect("just opened");
+        let flows = &self.flows;
+        for _ in 0..FLOW_LISTINGS_MAX {
+            // Also counts what a listing has had that the kernel broke off.
+            let mut found = 0;
+            let vacant = netfilter.flows_where(|flow| {
+                let ours = flows.is_vacant(flow.original.source) || flows.is_vacant(flow.reply.source);
+                found += usize::from(ours);
+                ours && found <= FLOWS_FORGOTTEN_AT_ONCE_MAX
+            })?;
+            let requests: Vec<Request<'_>> = vacant.iter().map(faaster_netlink::Flow::delete).collect();
+            for outcome in netfilter.run_all(&requests)? {
+                match outcome {
+                    Err(error) if error.errno != Errno::NOENT => return Err(error.into()),
+                    _ => {}
+                }
+            }
+            if found == vacant.len() {
+                self.flows.forgotten();
+                return Ok(());
             }
         }
-        Ok(())
+        Err(WiringError::Flows)
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use faaster_funclet::config::{UID_BASE_DEFAULT, UIDS_PER_SLOT};
-use faaster_funclet::network::{NetworkConfig, NetworkRequest, V6, prepare};
+use faaster_funclet::network::{Net, NetworkConfig, NetworkRequest, V6, prepare};
 use faaster_funclet::{FuncletConfig, InstanceId};
 use faaster_function::runtime::RuntimeKind;
 use faaster_function::{CallsAtOnce, RuntimeSpec};
@@ -116,6 +116,8 @@ pub(crate) struct Options {
     pub(crate) proc: Proc,
     /// `None`: containers have their loopback alone.
     pub(crate) network: Option<NetworkMode>,
+    /// Of the containers' addresses; `None`: one that is free.
+    pub(crate) subnet: Option<Net>,
     /// Where the funclet finds what it is to end at.
     pub(crate) fault_points: Option<PathBuf>,
 }
@@ -141,6 +143,7 @@ impl Default for Options {
             runtimes: vec![python(), provided()],
             proc: Proc::Whole,
             network: None,
+            subnet: None,
             fault_points: None,
         }
     }
@@ -194,8 +197,8 @@ impl Node {
         runtimes.iter_mut().for_each(|runtime| runtime.folder = runtime_folder.clone());
         let cores = faaster_sys::affinity::allowed_cores().unwrap();
         let instance = InstanceId::try_from(id).unwrap();
-        let network =
-            options.network.map(|mode| prepare_network(mode, &instance, &run_dir, options.slots_max));
+        let (subnet, slots) = (options.subnet, options.slots_max);
+        let network = options.network.map(|mode| prepare_network(mode, subnet, &instance, &run_dir, slots));
         let config = FuncletConfig {
             instance,
             index: 0,
@@ -362,10 +365,16 @@ impl Drop for Node {
 }
 
 /// What the supervisor does; undone by the sweep.
-fn prepare_network(mode: NetworkMode, instance: &InstanceId, run_dir: &Path, slots: u32) -> NetworkConfig {
+fn prepare_network(
+    mode: NetworkMode,
+    subnet: Option<Net>,
+    instance: &InstanceId,
+    run_dir: &Path,
+    slots: u32,
+) -> NetworkConfig {
     let request = NetworkRequest {
         mode,
-        subnet: None,
+        subnet,
         mtu_bytes: None,
         dns: vec![],
         v6: V6::Auto,

@@ -1,10 +1,14 @@
 //! The network of containers that are made for a claim that waits, and of those that are made ahead.
 
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
+use faaster_netlink::{Connection, Protocol};
 use faaster_protocol::funclet::{NetworkMode, Request};
 use faaster_sys::clone3::unshare_network;
 
+use crate::claims::end;
 use crate::support::{Instance, Node, Options, can_run, provided};
 
 fn in_proc(instance: &Instance, file: &str) -> PathBuf {
@@ -27,6 +31,64 @@ fn assert_wired(instance: &Instance) {
     assert!(addresses.contains("127.0.0.1"), "the loopback is down: {addresses}");
     let routes = std::fs::read_to_string(in_proc(instance, "net/route")).unwrap();
     assert!(routes.lines().any(|line| line.starts_with("eth0\t00000000\t")), "no way out: {routes}");
+}
+
+/// Its IPv4 address.
+fn address(instance: &Instance) -> Ipv4Addr {
+    let text = std::fs::read_to_string(in_proc(instance, "net/fib_trie")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut hosts = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
+    let found = hosts.find_map(|pair| {
+        let address: Ipv4Addr = pair[0].trim().strip_prefix("|-- ")?.parse().ok()?;
+        (!address.is_loopback()).then_some(address)
+    });
+    found.unwrap_or_else(|| panic!("no address: {text}"))
+}
+
+/// How many flows the kernel tracks with an address.
+fn flows_of(netfilter: &mut Connection, address: Ipv4Addr) -> usize {
+    let of = |flow: &IpAddr| *flow == IpAddr::V4(address);
+    let flows = netfilter.flows().unwrap();
+    flows.iter().filter(|flow| of(&flow.original.source) || of(&flow.reply.source)).count()
+}
+
+#[test]
+fn nobody_inherits_the_flows_of_an_address() {
+    if !can_run() {
+        return;
+    }
+    unshare_network().unwrap();
+    // Six addresses for two slots: each is given a second time after three lives of its slot.
+    let mut node = Node::start(Options {
+        pool: 0,
+        network: Some(NetworkMode::Egress),
+        subnet: Some("10.77.13.0/29".parse().unwrap()),
+        slots_max: 2,
+        runtimes: vec![provided()],
+        ..Options::default()
+    });
+    let code = node.code(1, &[("bootstrap", "")]);
+    let mut netfilter = Connection::open(Protocol::Netfilter).unwrap();
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let stays = node.engine.claim(0, code);
+    let stays_at = address(&stays);
+    socket.send_to(b"x", (stays_at, 9)).unwrap();
+    assert_eq!(flows_of(&mut netfilter, stays_at), 1);
+    let mut given = HashSet::new();
+    let mut again = 0;
+    for _ in 0..10 {
+        let instance = node.engine.claim(0, code);
+        let at = address(&instance);
+        again += usize::from(!given.insert(at));
+        assert_eq!(flows_of(&mut netfilter, at), 0, "{at} has an earlier container's flow");
+        socket.send_to(b"x", (at, 9)).unwrap();
+        assert_eq!(flows_of(&mut netfilter, at), 1);
+        node.engine.kill(&instance);
+        end(&mut node.engine, &instance);
+    }
+    assert_eq!((given.len(), again), (3, 7));
+    assert_eq!(flows_of(&mut netfilter, stays_at), 1, "a living container keeps its flows");
+    assert_eq!(node.stop(), 0);
 }
 
 #[test]
