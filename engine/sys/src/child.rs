@@ -69,6 +69,12 @@ pub enum Step<'a> {
         from: &'a CStr,
         to: &'a CStr,
     },
+    /// Hides what is at one path behind what is at another: one call, where a detached copy takes three and a mount
+    /// namespace for the moment. Follows links, so it is for paths that only the kernel and the maker can have filled.
+    Cover {
+        with: &'a CStr,
+        at: &'a CStr,
+    },
     /// Attaches a detached mount.
     AttachTree {
         tree: BorrowedFd<'a>,
@@ -122,6 +128,7 @@ impl Step<'_> {
             Self::Bear(_) => "making a process in a user namespace",
             Self::LoopbackUp => "bringing up the loopback interface",
             Self::AttachCopy { .. } => "attaching a copied mount tree",
+            Self::Cover { .. } => "covering a path",
             Self::AttachTree { .. } => "attaching a mount",
             Self::AttachReceived { .. } => "attaching the /proc that it was given",
             Self::MountProc { .. } => "mounting /proc",
@@ -182,6 +189,7 @@ impl State {
             Step::Bear(nested) => nested.bear(),
             Step::LoopbackUp => loopback_up(),
             Step::AttachCopy { from, to } => attach(clone_tree(CWD, from, Depth::Tree)?, to),
+            Step::Cover { with, at } => rustix::mount::mount_bind(with, at),
             Step::AttachTree { tree, to } => attach(tree, to),
             Step::AttachReceived { to } => match &self.received {
                 Some(tree) => attach(tree, to),

@@ -2,8 +2,8 @@
 //!
 //! Owns: the lists. Must not know: who installs them.
 //! The allow-list and its exceptions were tried with Node (workers), Python (fork, spawn, forkserver) and Java
-//! (research/probes.md). A filter of seccompiler has one action for what matches, so a function's process gets two:
-//! one that answers ENOSYS where libc then falls back to an older call, one that answers EPERM to the rest.
+//! (research/probes.md). A filter of seccompiler has one action for what matches; what needs another, such as ENOSYS
+//! where libc then falls back to an older call, is in the tree before it. One filter, for each takes time to install.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ mod tree;
 const INSTRUCTION_BYTES: usize = 8;
 /// The kernel's bound on instructions of one filter (BPF_MAXINSNS).
 const INSTRUCTIONS_MAX: usize = 4096;
-/// Filters of a function's process.
-const FILTERS_MAX: usize = 2;
+/// Filters of one process.
+const FILTERS_MAX: usize = 1;
 
 /// Why there is no filter.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +54,14 @@ pub enum Scope {
 /// # Errors
 /// On an architecture that seccompiler does not know.
 pub fn function_filters() -> Result<Filters, SeccompError> {
-    let missing: Rules = lists::MISSING.iter().map(|call| (*call, vec![])).collect();
     let conditional = conditional_rules().map_err(SeccompError::Build)?;
-    let always = lists::ALLOWED.iter().chain(lists::MISSING).filter(|call| !conditional.contains_key(call));
-    let always = always.map(|call| u32::try_from(*call)).collect::<Result<_, _>>();
-    let always = always.expect("system calls have small numbers");
+    let allowed = lists::ALLOWED.iter().filter(|call| !conditional.contains_key(call));
+    let missing = lists::MISSING.iter().map(|call| (call, errno(libc::ENOSYS)));
+    let always = allowed.map(|call| (call, SeccompAction::Allow)).chain(missing);
+    let always = always.map(|(call, action)| u32::try_from(*call).map(|number| (number, action)));
+    let always = always.collect::<Result<_, _>>().expect("system calls have small numbers");
     let others = compile(conditional, errno(libc::EPERM), SeccompAction::Allow)?;
-    let allowed = tree::allowing(always, &others).ok_or(SeccompError::Shape)?;
-    // The allow-list goes last: it has no room for seccomp(2) itself. Missing calls are in both, so that the order
-    // does not decide their errno.
-    Ok(Filters(vec![compile(missing, SeccompAction::Allow, errno(libc::ENOSYS))?, allowed]))
+    Ok(Filters(vec![tree::answering(&always, &others).ok_or(SeccompError::Shape)?]))
 }
 
 /// What the engine gives up once it has its rings: new rings (seccomp cannot look inside of them), other programs,

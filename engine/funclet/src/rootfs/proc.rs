@@ -68,7 +68,7 @@ pub(crate) struct ProcMask {
 impl ProcMask {
     /// Covers it, before the new root is the root.
     pub(crate) fn step(&self) -> Step<'_> {
-        Step::AttachCopy { from: self.from, to: &self.to }
+        Step::Cover { with: self.from, at: &self.to }
     }
 }
 
