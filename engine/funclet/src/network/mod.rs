@@ -247,11 +247,10 @@ impl Network {
         inside: Option<Box<Inside>>,
         mode: NetworkMode,
     ) -> Result<(), WiringError> {
-        self.wiring.regroup(link, mode)?;
+        let place = self.plan.place(slot.0, generation.0);
+        self.wiring.regroup(&place.name, link, mode)?;
         match (mode, inside) {
-            (NetworkMode::None, Some(mut inside)) => {
-                inside.remove_addresses(&self.plan.place(slot.0, generation.0))
-            }
+            (NetworkMode::None, Some(mut inside)) => inside.remove_addresses(&place),
             _ => Ok(()),
         }
     }

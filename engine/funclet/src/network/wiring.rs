@@ -25,6 +25,9 @@ use super::{NetworkConfig, NetworkError, host};
 /// The first link of every namespace (LOOPBACK_IFINDEX of include/net/flow.h).
 const LOOPBACK_INDEX: u32 = 1;
 
+/// Where the kernel shows the links of a network namespace that are no hardware.
+const LINKS_FOLDER: &str = "/sys/devices/virtual/net";
+
 /// The step of a container's network that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
@@ -95,6 +98,8 @@ pub(crate) struct Wiring {
     /// Opened when it is first needed.
     netfilter: Option<Connection>,
     own_namespace: OwnedFd,
+    /// [`LINKS_FOLDER`]. It may show another namespace's, or be read-only.
+    links: Option<OwnedFd>,
     mtu_bytes: u32,
     link_local: LinkLocalKind,
     flows: Flows,
@@ -120,10 +125,13 @@ impl Wiring {
             .map_err(NetworkError::Namespace)?;
         let has_v6 = host::has_v6() && settings.mtu_bytes >= host::MTU_V6_MIN;
         let link_local = if has_v6 { LinkLocalKind::Quiet } else { LinkLocalKind::Unknown };
+        let links =
+            rustix::fs::open(LINKS_FOLDER, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         Ok(Self {
             route: Connection::open(Protocol::Route)?,
             netfilter: None,
             own_namespace,
+            links: links.ok(),
             mtu_bytes: settings.mtu_bytes,
             link_local,
             flows: Flows::new(plan),
@@ -286,8 +294,25 @@ impl Wiring {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub(crate) fn regroup(&mut self, link: LinkIndex, mode: NetworkMode) -> Result<(), WiringError> {
+    pub(crate) fn regroup(
+        &mut self,
+        name: &LinkName,
+        link: LinkIndex,
+        mode: NetworkMode,
+    ) -> Result<(), WiringError> {
+        if self.write_group(name, mode).is_ok() {
+            return Ok(());
+        }
         Ok(self.route.run(&LinkChange::new(link).group(group_of(mode)).request())?)
+    }
+
+    /// By sysfs the kernel changes the number alone. After a message it also looks through all routes of IPv6, for a change
+    /// of the link's state: 0.4 ms with 1,000 links.
+    fn write_group(&self, name: &LinkName, mode: NetworkMode) -> Result<(), Errno> {
+        let links = self.links.as_ref().ok_or(Errno::NOENT)?;
+        let path = format!("{}/netdev_group", name.as_str());
+        let file = rustix::fs::openat(links, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        rustix::io::write(&file, group_of(mode).to_string().as_bytes()).map(drop)
     }
 
     /// Forgets what the kernel tracks of addresses that are ours to give and that nobody has; an earlier run's too.

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
 
 use faaster_netlink::{Connection, Protocol};
-use faaster_protocol::funclet::{NetworkMode, Request};
+use faaster_protocol::funclet::{Claim, NetworkMode, Request};
 use faaster_sys::clone3::unshare_network;
+use faaster_sys::mount::unshare_mounts;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, unmount};
 
 use crate::claims::end;
 use crate::support::{Instance, Node, Options, can_run, provided};
@@ -50,6 +52,58 @@ fn flows_of(netfilter: &mut Connection, address: Ipv4Addr) -> usize {
     let of = |flow: &IpAddr| *flow == IpAddr::V4(address);
     let flows = netfilter.flows().unwrap();
     flows.iter().filter(|flow| of(&flow.original.source) || of(&flow.reply.source)).count()
+}
+
+/// From here on /sys shows the links of the network namespace that this thread is in; the cgroups stay below it.
+fn show_own_links() {
+    const CGROUPS: &str = "/sys/fs/cgroup";
+    let aside = tempfile::tempdir().unwrap();
+    unshare_mounts().unwrap();
+    mount_bind_recursive(CGROUPS, aside.path()).unwrap();
+    mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None).unwrap();
+    mount_bind_recursive(aside.path(), CGROUPS).unwrap();
+    unmount(aside.path(), UnmountFlags::DETACH).unwrap();
+}
+
+/// The groups of the links of all containers, by name.
+fn groups() -> Vec<u32> {
+    let mut links = Connection::open(Protocol::Route).unwrap().links().unwrap();
+    links.sort_by_key(|link| link.index);
+    links.iter().filter(|link| link.name.starts_with("faas")).map(|link| link.group).collect()
+}
+
+#[test]
+fn a_claim_puts_its_link_into_the_group_of_its_mode() {
+    if !can_run() {
+        return;
+    }
+    unshare_network().unwrap();
+    // First /sys shows the links of another namespace, where the groups of ours cannot be written.
+    for own_sysfs in [false, true] {
+        if own_sysfs {
+            show_own_links();
+            assert!(std::fs::exists("/sys/class/net/lo").unwrap());
+        }
+        let modes = [
+            (NetworkMode::None, 0x0faa_5700),
+            (NetworkMode::Egress, 0x0faa_5701),
+            (NetworkMode::Full, 0x0faa_5702),
+        ];
+        for (mode, group) in modes {
+            let mut node = Node::start(Options {
+                pool: 0,
+                network: Some(NetworkMode::Egress),
+                runtimes: vec![provided()],
+                ..Options::default()
+            });
+            let code = node.code(1, &[("bootstrap", "")]);
+            let claim = Claim { network: Some(mode), ..node.engine.claim_request(0, code) };
+            let instance = node.engine.claim_with(claim);
+            assert_eq!(groups(), [group], "{mode:?}, own sysfs: {own_sysfs}");
+            drop(instance);
+            assert_eq!(node.stop(), 0);
+        }
+    }
 }
 
 #[test]
