@@ -107,7 +107,7 @@ fn claim_times_by_links() {
             pool: POOL,
             network,
             slots_max: 3000,
-            memory_bytes: 600 << 30,
+            memory_bytes: 1000 << 30,
             runtimes: vec![provided()],
             ..Options::default()
         });
