@@ -37,19 +37,19 @@ def main():
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != os.path.abspath(RUNTIME_DIR)]
     prime.settle()
     if is_fork_server:
-        become_child(prime, fork_server)
+        # For its children, which look as if they had been executed.
+        prime.warm_up(RUNTIME_DIR)
+        del sys.argv[1:]
+
+        def live(number, hurry):
+            if not hurry:
+                # Once more, for the memory that it touches is not shared any longer, and is better touched before a claim.
+                prime.again(RUNTIME_DIR)
+            fork_server.tell_number(number)
+            serve.run(CHANNEL_FD, TASK_DIR, CORE_MODULES)
+
+        fork_server.serve(CONTROL_FD, FILTERS_FD, live)
     serve.run(CHANNEL_FD, TASK_DIR, CORE_MODULES)
-
-
-def become_child(prime, fork_server):
-    """Serves forks; comes back in a child that looks as if it had been executed."""
-    prime.warm_up(RUNTIME_DIR)
-    del sys.argv[1:]
-    number, hurry = fork_server.serve(CONTROL_FD, FILTERS_FD)
-    if not hurry:
-        # Once more, for the memory that it touches is not shared any longer, and is better touched before a claim.
-        prime.again(RUNTIME_DIR)
-    fork_server.tell_number(number)
 
 
 if __name__ == "__main__":

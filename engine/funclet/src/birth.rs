@@ -141,8 +141,10 @@ pub(crate) struct Passage {
     pub channel: OwnedFd,
     /// Write end of its output.
     pub log: OwnedFd,
-    /// Where it tells init its number.
-    pub number: OwnedFd,
+    /// The container's pid namespace.
+    pub namespace: OwnedFd,
+    /// Where init calls it in, and it tells its number.
+    pub adoption: OwnedFd,
     /// `cgroup.procs` of each of its groups.
     pub joins: Vec<OwnedFd>,
 }
@@ -228,22 +230,29 @@ impl Nursery {
             Some(_) => BornWith::LinkComing,
             None => BornWith::Namespace(self.network_namespace(child.pid)),
         };
-        if let Err(error) = self.let_go(&child, order, rootfs.proc_mount, &ends.go) {
-            // It waits for its go and is not going to get one.
-            child.pidfd.kill().ok();
-            child.pidfd.reap().ok();
-            return Err(error);
-        }
+        let way_in = match order.entrance {
+            Entrance::Init => Ok(None),
+            Entrance::ForkServer { .. } => self.way_in(child.pid, group).map(Some),
+        };
+        let gone = way_in.and_then(|way_in| {
+            self.let_go(&child, order, rootfs.proc_mount, &ends.go)?;
+            Ok(way_in)
+        });
+        let way_in = match gone {
+            Ok(way_in) => way_in,
+            Err(error) => {
+                // It waits for its go and is not going to get one.
+                child.pidfd.kill().ok();
+                child.pidfd.reap().ok();
+                return Err(error);
+            }
+        };
         self.faults.at(FaultPoint::CreateGone);
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, runtime_channel, log_write, adoption, .. } = ends;
-        let passage = match adoption {
-            None => None,
-            Some((_, number)) => {
-                let joins = group.into_joins()?;
-                Some(Box::new(Passage { channel: runtime_channel, log: log_write, number, joins }))
-            }
-        };
+        let passage = way_in.zip(adoption).map(|((namespace, joins), (_, adoption))| {
+            Box::new(Passage { channel: runtime_channel, log: log_write, namespace, adoption, joins })
+        });
         Ok(Born { pid, pidfd, network, status, channel, log, tmp: tmp.context, limits, steps, passage })
     }
 
@@ -252,8 +261,18 @@ impl Nursery {
     /// # Errors
     /// It has ended.
     pub(crate) fn network_namespace(&self, pid: ProcessId) -> Result<OwnedFd, Errno> {
-        let path = format!("{}/ns/net", pid.get());
+        self.namespace(pid, "net")
+    }
+
+    fn namespace(&self, pid: ProcessId, which: &str) -> Result<OwnedFd, Errno> {
+        let path = format!("{}/ns/{which}", pid.get());
         rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// What a process from outside needs to be born in a container: its pid namespace, and `cgroup.procs` of its groups.
+    fn way_in(&self, pid: ProcessId, group: Joined) -> Result<(OwnedFd, Vec<OwnedFd>), BirthError> {
+        let failed = |source| BirthError::Descriptor { what: "a pid namespace", source };
+        Ok((self.namespace(pid, "pid").map_err(failed)?, group.into_joins()?))
     }
 
     /// Configuration of the /tmp of a container that is ours and not reaped.
@@ -491,7 +510,7 @@ struct Ends {
     log_write: OwnedFd,
     go: OwnedFd,
     awaited: OwnedFd,
-    /// Where the child of a fork server tells its number.
+    /// Where init calls the child of a fork server in, and is told its number: init's end, and the child's.
     adoption: Option<(OwnedFd, OwnedFd)>,
 }
 
@@ -511,7 +530,7 @@ impl Ends {
         let adoption = match order.entrance {
             Entrance::Init => None,
             Entrance::ForkServer { .. } => {
-                Some(rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed("a pipe for a number"))?)
+                Some(pair(SocketType::SEQPACKET).map_err(failed("a socket for a number"))?)
             }
         };
         Ok(Self { status, status_write, channel, runtime_channel, log, log_write, go, awaited, adoption })

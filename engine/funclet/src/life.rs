@@ -70,6 +70,7 @@ impl Funclet {
         now: Nanos,
     ) {
         let Born { pid, pidfd, network, status, channel, log, tmp, limits, steps, passage } = born;
+        let comes_from_outside = passage.is_some();
         let watched = self
             .poller
             .add(&pidfd, Token::Process(id, generation), Interest::Read)
@@ -107,8 +108,10 @@ impl Funclet {
         self.order_link(id, generation, network);
         self.faults.at(FaultPoint::CreateSettled);
         self.migrating = Some((id, generation, now));
-        if let Err(errno) = watched {
-            self.fail_boot(id, generation, &format!("it cannot be watched: {errno}"));
+        match watched {
+            Ok(()) if comes_from_outside => self.want_fork(id, generation),
+            Ok(()) => {}
+            Err(errno) => self.fail_boot(id, generation, &format!("it cannot be watched: {errno}")),
         }
     }
 
@@ -141,7 +144,6 @@ impl Funclet {
                 }
             }
             Record::Assembled => self.on_assembled(id, generation),
-            Record::Adopting => self.want_fork(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {
                 if let Some(container) = self.slots.live(id, generation) {

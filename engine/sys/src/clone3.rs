@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::child::{self, Step};
 use crate::errno::check;
-use crate::pidfd::{PidFd, ProcessId};
+use crate::pidfd::{Exit, PidFd, ProcessId};
 
 /// `struct clone_args` of include/uapi/linux/sched.h, third version (with the cgroup).
 #[repr(C)]
@@ -28,7 +28,10 @@ struct CloneArgs {
 }
 
 // Of include/uapi/linux/sched.h; the two that do not fit in an int are not in the libc crate.
+const CLONE_VM: u64 = 0x100;
+const CLONE_FILES: u64 = 0x400;
 const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_VFORK: u64 = 0x4000;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_NEWNS: u64 = 0x0002_0000;
 const CLONE_NEWUTS: u64 = 0x0400_0000;
@@ -78,11 +81,30 @@ impl Birth<'_> {
     /// # Errors
     /// clone3(2)'s: EPERM, ENOSPC (too many namespaces), EAGAIN (too many processes), ENOSYS.
     pub fn start(&self) -> Result<Child, Errno> {
+        self.start_by(0, |args| clone(args, self.steps, self.report))
+    }
+
+    /// Makes the process, and comes back when it has ended. It shares memory and descriptors with this one, whose thread
+    /// stands still meanwhile: nothing is copied, which is most of what another process costs. So its steps must not
+    /// place descriptors, nor wait for anything that this thread is to do.
+    ///
+    /// # Errors
+    /// As of [`Self::start`]; and waitid(2)'s.
+    pub fn run(&self) -> Result<Exit, Errno> {
+        let child = self.start_by(CLONE_VM | CLONE_VFORK | CLONE_FILES, |args| clone_and_wait(args, self))?;
+        child.pidfd.reap()?.ok_or(Errno::CHILD)
+    }
+
+    fn start_by(
+        &self,
+        sharing: u64,
+        clone: impl FnOnce(&CloneArgs) -> Result<ProcessId, Errno>,
+    ) -> Result<Child, Errno> {
         let mut pidfd: RawFd = -1;
         // Exposed, for the kernel writes through the address.
         let pidfd_at = (&raw mut pidfd).expose_provenance() as u64;
         let mut args = CloneArgs {
-            flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND | self.namespaces.flags(),
+            flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND | self.namespaces.flags() | sharing,
             pidfd: pidfd_at,
             exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
             ..CloneArgs::default()
@@ -91,7 +113,7 @@ impl Birth<'_> {
             args.flags |= CLONE_INTO_CGROUP;
             args.cgroup = u64::from(cgroup.as_raw_fd().unsigned_abs());
         }
-        let pid = clone(&args, self.steps, self.report)?;
+        let pid = clone(&args)?;
         // SAFETY: CLONE_PIDFD made the kernel open this descriptor for us alone; clone3 has succeeded.
         let pidfd = PidFd::from_fd(unsafe { OwnedFd::from_raw_fd(pidfd) });
         Ok(Child { pid, pidfd })
@@ -144,6 +166,48 @@ fn clone(args: &CloneArgs, steps: &[Step<'_>], report: BorrowedFd<'_>) -> Result
     ProcessId::new(pid).ok_or(Errno::RANGE)
 }
 
+/// clone3(2) with CLONE_VM and CLONE_VFORK, the child on this very stack.
+fn clone_and_wait(args: &CloneArgs, birth: &Birth<'_>) -> Result<ProcessId, Errno> {
+    let args: *const CloneArgs = args;
+    let birth: *const Birth<'_> = birth;
+    let result: libc::c_long;
+    // SAFETY: `args` is as in `clone`. The child shares all memory, this thread's storage included, and goes on where the
+    // system call was: it calls `run_shared` at once, which does not return, so that it writes to no more of this stack
+    // than what lies below its pointer, where nothing is kept (the block is not `nostack`, so there is no red zone). The
+    // thread stands still until the child has ended, and finds its registers as they were.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r8",
+            "call {run}",
+            "ud2",
+            "2:",
+            run = sym run_shared,
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") args,
+            in("rsi") size_of::<CloneArgs>(),
+            in("r8") birth,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    if result < 0 {
+        let errno = i32::try_from(-result).map_err(|_| Errno::RANGE)?;
+        return Err(Errno::from_raw_os_error(errno));
+    }
+    let pid = i32::try_from(result).map_err(|_| Errno::RANGE)?;
+    ProcessId::new(pid).ok_or(Errno::RANGE)
+}
+
+/// What a child of [`clone_and_wait`] begins with.
+extern "C" fn run_shared(birth: *const Birth<'_>) -> ! {
+    // SAFETY: it is what `clone_and_wait` was given, in memory that is shared and stands still until this process ends.
+    let birth = unsafe { &*birth };
+    child::run(birth.steps, birth.report)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +258,38 @@ mod tests {
         let count = rustix::io::read(&output_read, &mut text).unwrap();
         // 0, 1, 2, 3 and the one that ls has on the directory.
         assert_eq!(&text[..count], b"hi\n5\n");
+    }
+
+    #[test]
+    fn one_that_is_waited_for_shares_all_and_has_ended() {
+        let (read, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let run = |steps: &[Step<'_>]| {
+            let report = report.as_fd();
+            Birth { namespaces: Namespaces::Shared, cgroup: None, steps, report }.run()
+        };
+        for round in 0..100u8 {
+            let steps = [Step::Report(round), Step::NewSession, Step::Report(round)];
+            assert_eq!(run(&steps), Ok(Exit::Code(0)));
+            let mut records = [0u8; 2 * REPORT_BYTES];
+            assert_eq!(rustix::io::read(&read, &mut records), Ok(records.len()));
+            assert_eq!(records, [round, 0, 0, 0, round, 0, 0, 0]);
+        }
+        assert_eq!(run(&[Step::AttachReceived { to: c"/nowhere" }]), Ok(Exit::Code(127)));
+        let mut record = [0u8; REPORT_BYTES];
+        assert_eq!(rustix::io::read(&read, &mut record), Ok(REPORT_BYTES));
+        assert_eq!(record[..2], [REPORT_FAILED, 0]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_made_is_refused() {
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let birth = Birth {
+            namespaces: Namespaces::Shared,
+            cgroup: Some(null.as_fd()),
+            steps: &[],
+            report: null.as_fd(),
+        };
+        assert_eq!(birth.run(), Err(Errno::BADF));
     }
 
     #[test]

@@ -12,8 +12,9 @@ pub mod fd {
 
     /// The frame protocol's socket, for the runtime.
     pub const CHANNEL: RawFd = 3;
-    /// In its place where the runtime comes from a fork server: read end of the pipe on which it tells its number,
-    /// [`super::NUMBER_BYTES`] bytes, as an i32, little-endian.
+    /// In its place where the runtime comes from a fork server: a SOCK_SEQPACKET socket on which init sends
+    /// [`super::COME`] when the container stands, and is told a number then, [`super::NUMBER_BYTES`] bytes, as an i32,
+    /// little-endian.
     pub const ADOPTION: RawFd = 3;
     /// pidfd of the process that must live as long as the container does.
     pub const PARENT: RawFd = 4;
@@ -37,6 +38,8 @@ pub const KIND_EXEC: &str = "exec";
 /// to init when the process that brought it has ended.
 pub const KIND_FORKED: &str = "forked";
 
+/// See [`fd::ADOPTION`].
+pub const COME: &[u8] = b"c";
 /// See [`fd::ADOPTION`].
 pub const NUMBER_BYTES: usize = 4;
 
@@ -83,8 +86,6 @@ pub enum Record {
     Assembled,
     /// A program of kind `exec` waits for its `load` frame.
     Parked,
-    /// Init can adopt a fork server's child.
-    Adopting,
     /// The runtime has exited with this code.
     Exited(u8),
     /// This signal has ended the runtime.
@@ -113,7 +114,6 @@ impl Record {
             Self::Migrated => [MIGRATED, 0, 0, 0],
             Self::Assembled => [ASSEMBLED, 0, 0, 0],
             Self::Parked => [2, 0, 0, 0],
-            Self::Adopting => [7, 0, 0, 0],
             Self::Exited(code) => [3, code, 0, 0],
             Self::Signalled(signal) => [4, signal, 0, 0],
             Self::InitFailed { step, errno } => with_errno(5, step as u8, errno),
@@ -128,7 +128,6 @@ impl Record {
         Some(match kind {
             MIGRATED => Self::Migrated,
             2 => Self::Parked,
-            7 => Self::Adopting,
             3 => Self::Exited(value),
             4 => Self::Signalled(value),
             5 => {
@@ -151,7 +150,6 @@ mod tests {
             Record::Migrated,
             Record::Assembled,
             Record::Parked,
-            Record::Adopting,
             Record::Exited(255),
             Record::Signalled(9),
             Record::BirthFailed { position: 7, errno: 513 },

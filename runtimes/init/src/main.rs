@@ -107,7 +107,7 @@ fn start(status: &OwnedFd) -> Result<Role, Failure> {
     if order.kind == Kind::Forked {
         let adoption = take(fd::ADOPTION)?;
         give_up_privilege()?;
-        return adopt::wait_for(adoption, status).map(Role::Init);
+        return adopt::wait_for(adoption).map(Role::Init);
     }
     let (channel, filters) = (take(fd::CHANNEL)?, take(fd::FILTERS)?);
     let filters = read_filters(filters)?;

@@ -46,13 +46,13 @@ class Program(ctypes.Structure):
     _fields_ = [("count", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def children_into(pidfd):
-    """Children of this process are born in the pid namespace of that one from now on."""
-    _checked(_libc.setns, pidfd, CLONE_NEWPID)
+def children_into(namespace):
+    """Children of this process are born in that pid namespace from now on."""
+    _checked(_libc.setns, namespace, CLONE_NEWPID)
 
 
 def enter(pidfd):
-    """This process is in all other namespaces of that one."""
+    """This process is in all other namespaces of the one that the pidfd is of."""
     _checked(_libc.setns, pidfd, CONTAINER)
 
 

@@ -111,10 +111,10 @@ impl Nursery {
             report: number.as_fd(),
         };
         let mut bytes = [0; NUMBER_BYTES + REPORT_BYTES];
-        let ended = birth.start().map_err(BirthError::Clone)?.pidfd.reap().map_err(BirthError::Clone)?;
+        let ended = birth.run().map_err(BirthError::Clone)?;
         let count = rustix::io::read(&told, &mut bytes).unwrap_or(0);
         let (head, tail) = bytes.split_at(NUMBER_BYTES);
-        let is_whole = ended == Some(Exit::Code(0)) && count == NUMBER_BYTES;
+        let is_whole = ended == Exit::Code(0) && count == NUMBER_BYTES;
         if is_whole || count == bytes.len() {
             let raw = i32::from_le_bytes([head[0], head[1], head[2], head[3]]);
             let pid = ProcessId::new(raw).ok_or(BirthError::Clone(Errno::RANGE))?;
@@ -210,8 +210,9 @@ pub(crate) fn send_order(
         number(FUNCTION_FDS_MAX),
         u32::from(hurry == Hurry::Yes).to_le_bytes(),
     ];
-    let mut fds = vec![init.as_fd(), passage.channel.as_fd(), passage.log.as_fd(), passage.number.as_fd()];
-    fds.extend(passage.joins.iter().map(AsFd::as_fd));
+    let crate::birth::Passage { channel, log, namespace, adoption, joins } = passage;
+    let mut fds = vec![init.as_fd(), namespace.as_fd(), channel.as_fd(), log.as_fd(), adoption.as_fd()];
+    fds.extend(joins.iter().map(AsFd::as_fd));
     fdpass::send_with_fds(control, order.as_flattened(), &fds).map(drop)
 }
 

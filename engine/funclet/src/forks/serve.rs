@@ -112,7 +112,8 @@ impl Funclet {
         }
     }
 
-    /// A container's init can adopt a child.
+    /// A container is being made whose runtime is a child of the fork server's. The child can be made meanwhile; it waits
+    /// until init calls it in.
     pub(crate) fn want_fork(&mut self, id: SlotId, generation: Generation) {
         let Some(container) = self.slots.live(id, generation) else { return };
         let runtime = container.runtime;

@@ -125,10 +125,10 @@ fn inner_process(
         [Step::EnterUserNamespace(outer.as_fd()), Step::BecomeRoot, Step::Dumpable, Step::Bear(&nested)];
     let birth =
         Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &between, report: number.as_fd() };
-    let ended = birth.start().map_err(refused)?.pidfd.reap().map_err(refused)?;
+    let ended = birth.run().map_err(refused)?;
     let mut bytes = [0; NUMBER_BYTES + REPORT_BYTES];
     let count = rustix::io::read(&told, &mut bytes).unwrap_or(0);
-    let is_well = ended == Some(Exit::Code(0)) && count == NUMBER_BYTES;
+    let is_well = ended == Exit::Code(0) && count == NUMBER_BYTES;
     let (head, tail) = bytes.split_at(NUMBER_BYTES);
     if is_well || count == bytes.len() {
         let pid = i32::from_le_bytes([head[0], head[1], head[2], head[3]]);
