@@ -144,10 +144,10 @@ impl WaitingRoom {
         self.for_container[runtime].len()
     }
 
-    /// What all that wait for memory want together, MiB.
-    pub(crate) fn memory_wanted_mb(&self) -> u32 {
+    /// What the first so many that wait for memory want together, MiB.
+    pub(crate) fn memory_wanted_mb(&self, first: usize) -> u32 {
         let wanted = |waiting: &Waiting| u64::from(ledger_mb(waiting.claim.memory_mb));
-        let sum: u64 = self.for_memory.iter().map(wanted).sum();
+        let sum: u64 = self.for_memory.iter().take(first).map(wanted).sum();
         u32::try_from(sum).unwrap_or(u32::MAX)
     }
 
@@ -230,7 +230,7 @@ mod tests {
         room.push_for_memory(waiting(1));
         room.push_for_memory(waiting(2));
         room.push_for_container(waiting(3));
-        assert_eq!((room.memory_wanted_mb(), room.count_for_container(1)), (256, 1));
+        assert_eq!((room.memory_wanted_mb(usize::MAX), room.count_for_container(1)), (256, 1));
         assert!(room.take_ticket(ChannelId::for_tests(8), Ticket(1)).is_none());
         let (taken, what) = room.take_ticket(ChannelId::for_tests(7), Ticket(3)).unwrap();
         assert_eq!((taken.id, what), (WaitingId(3), WaitsFor::Container));

@@ -30,8 +30,9 @@ use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool, Refill};
 use crate::reclaim::Reclaimer;
+use crate::room::{Room, Shortage};
 use crate::rootfs::{self, Rootfs, RootfsError};
-use crate::serve::{Description, Shortage};
+use crate::serve::Description;
 use crate::slots::{Ending, Slots};
 use crate::sweep;
 use crate::timers::{Nanos, Timers};
@@ -88,6 +89,8 @@ pub(crate) enum Timer {
     Claim(WaitingId),
     /// Claims may still wait for memory: the engine is asked again, for what was busy may be idle by now.
     Shortage,
+    /// Pools may need room that a full node has not got.
+    Room,
     /// Demand may have been so long ago that pools fall.
     Demand,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
@@ -147,6 +150,7 @@ pub(crate) struct Funclet {
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
     pub(crate) waiting_sequence: u64,
     pub(crate) shortage: Shortage,
+    pub(crate) room: Room,
     pub(crate) counters: Counters,
     stopping: Option<Stopping>,
     pub(crate) freezing: Freezing,
@@ -238,6 +242,7 @@ impl Funclet {
             migrating: None,
             waiting_sequence: 0,
             shortage: Shortage::Over,
+            room: Room::default(),
             counters: Counters::default(),
             stopping: None,
             freezing: Freezing::NotRefused,
@@ -318,6 +323,7 @@ impl Funclet {
             Timer::Aside => self.on_aside_alarm(now),
             Timer::Claim(id) => self.on_claim_deadline(id),
             Timer::Shortage => self.remind_of_shortage(),
+            Timer::Room => self.on_room_alarm(now),
             Timer::Demand => self.on_demand_alarm(now),
             Timer::Retry => {
                 self.removal_due = true;

@@ -80,6 +80,9 @@ impl Ledger {
     pub(crate) fn allocatable(&self) -> u64 {
         self.allocatable
     }
+    pub(crate) fn free(&self) -> u64 {
+        self.allocatable - self.used - self.marked
+    }
     pub(crate) fn used(&self) -> u64 {
         self.used
     }

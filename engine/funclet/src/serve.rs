@@ -2,9 +2,7 @@
 //!
 //! Owns: the way of a claim through bounds, ledger and lists. Must not know: how a container is made or given code.
 
-use std::time::Duration;
-
-use faaster_limits::{CLAIM_WAIT_MAX, MEMORY_MB_MIN, POOL_REFILL_QUIET, POOL_REFILL_REST};
+use faaster_limits::{CLAIM_WAIT_MAX, POOL_REFILL_QUIET, POOL_REFILL_REST};
 use faaster_protocol::funclet::{
     Claim, ClaimSource, Event, Generation, NodeInfo, Refusal, Request, RuntimeIndex, SlotId, SlotInfo,
 };
@@ -37,21 +35,6 @@ pub(crate) struct Description {
     /// Still to be described.
     slots: Vec<(SlotId, Generation)>,
 }
-
-/// Whether the engine will be reminded that claims wait for what idle instances have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shortage {
-    Over,
-    /// A timer is set.
-    Reminded,
-    /// The same, and one that ends sooner, for claims that have come since.
-    Grown,
-}
-
-/// Between two announcements of a shortage that lasts.
-const SHORTAGE_REMINDER: Duration = Duration::from_millis(50);
-/// After this the claims that have come since the latest announcement are announced, all in one.
-const SHORTAGE_GATHERED: Duration = Duration::from_millis(2);
 
 impl Funclet {
     pub(crate) fn on_channel(&mut self, channel: ChannelId) -> Result<(), FuncletError> {
@@ -202,69 +185,6 @@ impl Funclet {
         self.ask_for_room();
     }
 
-    /// For one more claim that waits: at once where it is the first, else in one announcement for all that come together.
-    fn ask_for_room(&mut self) {
-        match self.shortage {
-            Shortage::Over => self.look_for_room(),
-            Shortage::Reminded => {
-                self.shortage = Shortage::Grown;
-                self.timers.add(Nanos::now().after(SHORTAGE_GATHERED), Timer::Shortage);
-            }
-            Shortage::Grown => {}
-        }
-    }
-
-    /// Looks again for what claims wait for, for as long as any does.
-    pub(crate) fn remind_of_shortage(&mut self) {
-        self.shortage = Shortage::Over;
-        self.look_for_room();
-    }
-
-    /// Ends a cold container of another runtime where a claim lacks a slot, and asks the engine to end idle instances for
-    /// the rest: for memory, and for slots, of which each has the least memory at least.
-    fn look_for_room(&mut self) {
-        let missing = self.slots_missing();
-        if missing == 0 && self.waiting.first_for_memory().is_none() {
-            return;
-        }
-        let left = missing - usize::from(missing > 0 && self.evict_for_waiting());
-        let slots_mb = u32::try_from(left).unwrap_or(u32::MAX).saturating_mul(MEMORY_MB_MIN);
-        let memory_mb = self.waiting.memory_wanted_mb().saturating_add(slots_mb);
-        if memory_mb > 0 {
-            let channels = self.channels.ids();
-            // Each its part: together they would end more than is wanted. What one of them lacks they are asked for again.
-            let part = memory_mb.div_ceil(u32::try_from(channels.len()).unwrap_or(u32::MAX).max(1));
-            for channel in channels {
-                self.tell(channel, &Event::Shortage { memory_mb: part });
-            }
-        }
-        if self.shortage == Shortage::Over {
-            self.shortage = Shortage::Reminded;
-            self.timers.add(Nanos::now().after(SHORTAGE_REMINDER), Timer::Shortage);
-        }
-    }
-
-    /// Claims of a runtime beyond the containers that are being made for it.
-    fn unserved(&self, runtime: usize) -> usize {
-        self.waiting.count_for_container(runtime).saturating_sub(self.pools[runtime].creating_count())
-    }
-
-    /// Claims that wait for a container and for which no slot is coming.
-    fn slots_missing(&self) -> usize {
-        let unserved: usize = (0..self.pools.len()).map(|runtime| self.unserved(runtime)).sum();
-        unserved.saturating_sub(self.slots.free_count() + self.slots.all_removing().count())
-    }
-
-    /// Whether a cold container could be ended for a claim that lacks a slot.
-    fn evict_for_waiting(&mut self) -> bool {
-        let runtime = (0..self.pools.len()).find(|runtime| self.unserved(*runtime) > 0);
-        let Some((id, generation)) = runtime.and_then(|wanted| pool::to_evict(&self.pools, wanted)) else {
-            return false;
-        };
-        self.end(id, generation, Ending::Evicted);
-        true
-    }
-
     fn claim_timer(&mut self, waiting: &Waiting) -> crate::timers::TimerId {
         let deadline = Nanos(waiting.claim.deadline_ns).min(waiting.arrived.after(CLAIM_WAIT_MAX));
         self.timers.add(deadline, Timer::Claim(waiting.id))
@@ -323,6 +243,7 @@ impl Funclet {
                 let now = Nanos::now();
                 self.quiet_until = now.after(POOL_REFILL_QUIET);
                 self.rest_until = now.after(POOL_REFILL_REST);
+                self.keep_room(self.quiet_until);
             }
             Err((refusal, errno)) => {
                 self.ledger.unmark(share_bytes(waiting.claim.memory_mb));
@@ -343,6 +264,10 @@ impl Funclet {
             }
             let waiting = self.waiting.pop_for_memory().expect("the first is there");
             self.seek_container(waiting)?;
+        }
+        if self.waiting.first_for_memory().is_some() {
+            // What was asked for is not more than could be served at a time.
+            self.ask_for_room();
         }
         Ok(())
     }

@@ -58,8 +58,8 @@ impl Funclet {
     /// Prepared containers that could be claimed: the ledger has memory for the smallest function in each, and there is
     /// a slot.
     fn pool_budget(&self) -> usize {
-        let free_bytes = self.ledger.allocatable() - self.ledger.used() - self.ledger.marked();
-        let by_memory = usize::try_from((free_bytes >> 20) / u64::from(MEMORY_MB_MIN)).unwrap_or(usize::MAX);
+        let by_memory =
+            usize::try_from((self.ledger.free() >> 20) / u64::from(MEMORY_MB_MIN)).unwrap_or(usize::MAX);
         let prepared: usize = self.pools.iter().map(Pool::stock).sum();
         by_memory.min(self.slots.free_count() + prepared)
     }

@@ -306,6 +306,8 @@ pub const BOOT_BACKOFF_MIN: Duration = Duration::from_millis(100);
 pub const POOL_REFILL_QUIET: Duration = Duration::from_millis(10);
 /// The same for a pool that is half full, which can serve some more claims before its boots would disturb them.
 pub const POOL_REFILL_REST: Duration = Duration::from_millis(40);
+/// A full node keeps one part in so many of its memory free for prepared containers, or what the least of all pools need.
+pub const POOL_ROOM_PART: u64 = 8;
 /// Flows of dead containers that are listed before they are forgotten; what is more is listed again then.
 pub const FLOWS_FORGOTTEN_AT_ONCE_MAX: usize = 4096;
 /// How often they are listed: more than enough for all that a kernel tracks (nf_conntrack_max is 262,144 at most by default).

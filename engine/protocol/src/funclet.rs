@@ -297,7 +297,7 @@ pub enum Event {
         memory_limit_bytes: u64,
         cpu_used_us: u64,
     },
-    /// Claims are waiting for this much memory: end idle instances.
+    /// Claims are waiting for this much memory, or prepared containers need it to be claimed: end idle instances.
     Shortage {
         memory_mb: u32,
     },

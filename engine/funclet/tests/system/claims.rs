@@ -270,6 +270,33 @@ fn short_memory_makes_claims_wait_until_some_returns() {
 }
 
 #[test]
+fn a_full_node_keeps_room_for_its_pool() {
+    if !can_run() {
+        return;
+    }
+    let memory_bytes = 16 * (256 << 20);
+    let options =
+        Options { pool: 2, memory_bytes, slots_max: 20, runtimes: vec![python()], ..Options::default() };
+    let mut node = Node::start(options);
+    let code = node.code(1, &[]);
+    let held: Vec<Instance> = (0..16).map(|_| node.engine.claim(0, code)).collect();
+    // Nobody waits; and it is said again, for what was busy may be idle by then.
+    for _ in 0..2 {
+        let wanted_mb = node.engine.expect(|event| match event {
+            Event::Shortage { memory_mb } => Some(*memory_mb),
+            _ => None,
+        });
+        assert_eq!(wanted_mb, 256);
+    }
+    // Of 256 MiB, which is what two of the base size need.
+    node.engine.kill(&held[0]);
+    assert_eq!(end(&mut node.engine, &held[0]), End::Killed);
+    wait_for_cold(&mut node.engine, 2);
+    let served = node.engine.claim(0, code);
+    assert_eq!(served.source, ClaimSource::Pool);
+}
+
+#[test]
 fn a_claim_waits_for_a_slot_and_a_foreign_pool_makes_room() {
     if !can_run() {
         return;
