@@ -184,7 +184,6 @@ impl Funclet {
         match step {
             InitStep::Arguments => "its command line is wrong",
             InitStep::Descriptors => "a descriptor is missing",
-            InitStep::Parent => "the funclet is gone",
             InitStep::Filters => "the system call filters cannot be installed",
             InitStep::Fork => "it cannot fork",
             InitStep::Limits => "resource limits cannot be set",

@@ -3,16 +3,16 @@
 //! Owns: the order of the steps (research/probes.md, "orderings that worked"). Must not know: what it is made for.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use faaster_function::RuntimeSpec;
 use faaster_function::runtime::RuntimeKind;
-use faaster_init::{ASSEMBLED, KIND_EXEC, KIND_FORKED, KIND_POOLED, MIGRATED, fd};
+use faaster_init::{KIND_EXEC, KIND_FORKED, KIND_POOLED, Record};
 use faaster_limits::{BOOT_MEMORY_BYTES, BOOT_PIDS, MEMORY_MB_MIN, TMP_BYTES_DEFAULT, TMP_INODES_MAX};
 use faaster_sys::child::Step;
+use faaster_sys::child::plan::Plan;
 use faaster_sys::clone3::{Birth, Child, Namespaces};
 use faaster_sys::exec::CStringArray;
-use faaster_sys::fdpass;
 use faaster_sys::mount::{self, Tmpfs};
 use faaster_sys::pidfd::{PidFd, ProcessId};
 use faaster_sys::seccomp::{SeccompError, function_filters};
@@ -21,15 +21,16 @@ use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use self::assembly::{Beginning, Doors};
 use crate::cgroup::{Backend, CgroupError, CpuShare, Group, LimitFiles, Limits};
 use crate::config::UIDS_PER_SLOT;
 use crate::fault::{FaultPoint, Faults};
-use crate::forks::birth::Between;
 use crate::network::Promise;
-use crate::rootfs::proc::{ProcMask, ProcMount};
-use crate::rootfs::{NEW, Rootfs};
+use crate::rootfs::Rootfs;
+use crate::rootfs::proc::ProcMount;
+
+mod assembly;
 
 /// Of a container that is being made, while it holds locks that claims need too, or while a claim waits for it.
 pub(crate) const BOOT_SHARE: CpuShare = CpuShare::OfMemoryMb(MEMORY_MB_MIN);
@@ -91,6 +92,7 @@ pub(crate) struct Nursery {
     /// procfs of the pid namespace that we are in.
     pub(crate) proc: OwnedFd,
     own_network: OwnedFd,
+    doors: Doors,
     runtimes: Vec<Prepared>,
     /// Of containers whose runtime comes from a fork server.
     adopter: Prepared,
@@ -126,10 +128,10 @@ pub(crate) struct Born {
 }
 
 /// The network of a container that has been started.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BornWith {
-    /// A namespace of its own, or why it cannot be had; there is no link to it.
-    Namespace(Result<OwnedFd, Errno>),
+    /// A namespace comes with [`Record::Apart`]; there is no link to it.
+    Nothing,
     /// One that was made for it, and whoever made it makes the link, too.
     LinkComing,
 }
@@ -145,7 +147,7 @@ pub(crate) struct Passage {
     pub namespace: OwnedFd,
     /// Where init calls it in, and it tells its number.
     pub adoption: OwnedFd,
-    /// `cgroup.procs` of each of its groups.
+    /// What it writes itself into, in each of its groups.
     pub joins: Vec<OwnedFd>,
 }
 
@@ -193,12 +195,13 @@ impl Nursery {
         let own_pidfd =
             PidFd::of_self().map_err(|source| BirthError::Descriptor { what: "our own pidfd", source })?;
         let filters = filters_file()?;
+        let doors = Doors::open(&null)?;
         let runtimes = runtimes.iter().map(Prepared::new).collect();
         let adopter = Prepared {
             arguments: c_strings(["faaster-init", KIND_FORKED].map(str::to_owned)),
             environment: c_strings([]),
         };
-        Ok(Self { null, init, filters, own_pidfd, proc, own_network, runtimes, adopter, faults })
+        Ok(Self { null, init, filters, own_pidfd, proc, own_network, doors, runtimes, adopter, faults })
     }
 
     /// Makes a container and lets it go; it boots on its own from here.
@@ -211,8 +214,7 @@ impl Nursery {
         cgroups: &dyn Backend,
         rootfs: &Rootfs,
     ) -> Result<Born, BirthError> {
-        let Group { birth, joins, mut limits } = cgroups.create(order.group)?;
-        let group = Joined { birth, joins };
+        let Group { birth, mut joins, mut limits } = cgroups.create(order.group)?;
         self.faults.at(FaultPoint::CreateCgroups);
         let boot = Limits { memory_bytes: BOOT_MEMORY_BYTES, pids: BOOT_PIDS, cpu: BOOT_SHARE };
         cgroups.write_limits(&mut limits, &boot)?;
@@ -222,35 +224,35 @@ impl Nursery {
         let tmp = Tmpfs::new(TMP_BYTES_DEFAULT, TMP_INODES_MAX, c"1777", order.uid, attributes)
             .map_err(|source| BirthError::Descriptor { what: "/tmp", source })?;
         self.faults.at(FaultPoint::CreateEnds);
+        let procs = match order.entrance {
+            Entrance::Init => None,
+            Entrance::ForkServer { .. } => birth.as_ref().map(procs_of).transpose()?,
+        };
         let made = order.network.and_then(Promise::take);
-        let (child, steps) = self.start(order, &group, rootfs, &ends, &tmp.mount, made.as_ref())?;
+        let fault = self.faults.in_birth();
+        let mut later = self.steps_of_init(order, &joins, rootfs, (&ends, &tmp.mount), made.as_ref());
+        let cgroup = birth.as_ref().map(|dir| dir.as_fd());
+        let beginning = Beginning { order, cgroup, network: made.as_ref(), fault: fault.as_ref() };
+        let (child, steps) = self.begin(&beginning, &ends, &mut later)?;
         self.faults.at(FaultPoint::CreateCloned);
-        // While it waits: once it has changed its user, only who has CAP_SYS_PTRACE may look, until its init has begun.
-        let network = match made {
-            Some(_) => BornWith::LinkComing,
-            None => BornWith::Namespace(self.network_namespace(child.pid)),
-        };
-        let way_in = match order.entrance {
-            Entrance::Init => Ok(None),
-            Entrance::ForkServer { .. } => self.way_in(child.pid, group).map(Some),
-        };
-        let gone = way_in.and_then(|way_in| {
-            self.let_go(&child, order, rootfs.proc_mount, &ends.go)?;
-            Ok(way_in)
-        });
-        let way_in = match gone {
-            Ok(way_in) => way_in,
+        let told = self
+            .plan(&ends, steps.len() - later.len(), &later)
+            .and_then(|plan| self.let_go(&child, order, rootfs.proc_mount, (&ends, &plan)));
+        let inside = match told {
+            Ok(inside) => inside,
             Err(error) => {
-                // It waits for its go and is not going to get one.
+                // It waits for a plan that it is not going to get, or has ended and said why.
                 child.pidfd.kill().ok();
                 child.pidfd.reap().ok();
-                return Err(error);
+                return Err(why(&ends.status, &steps).unwrap_or(error));
             }
         };
         self.faults.at(FaultPoint::CreateGone);
+        let network = if made.is_some() { BornWith::LinkComing } else { BornWith::Nothing };
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, runtime_channel, log_write, adoption, .. } = ends;
-        let passage = way_in.zip(adoption).map(|((namespace, joins), (_, adoption))| {
+        let passage = inside.zip(adoption).map(|(namespace, (_, adoption))| {
+            joins.extend(procs);
             Box::new(Passage { channel: runtime_channel, log: log_write, namespace, adoption, joins })
         });
         Ok(Born { pid, pidfd, network, status, channel, log, tmp: tmp.context, limits, steps, passage })
@@ -267,12 +269,6 @@ impl Nursery {
     fn namespace(&self, pid: ProcessId, which: &str) -> Result<OwnedFd, Errno> {
         let path = format!("{}/ns/{which}", pid.get());
         rustix::fs::openat(&self.proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    }
-
-    /// What a process from outside needs to be born in a container: its pid namespace, and `cgroup.procs` of its groups.
-    fn way_in(&self, pid: ProcessId, group: Joined) -> Result<(OwnedFd, Vec<OwnedFd>), BirthError> {
-        let failed = |source| BirthError::Descriptor { what: "a pid namespace", source };
-        Ok((self.namespace(pid, "pid").map_err(failed)?, group.into_joins()?))
     }
 
     /// Configuration of the /tmp of a container that is ours and not reaped.
@@ -292,126 +288,29 @@ impl Nursery {
         crate::stuck::state_of(&self.proc, id)
     }
 
-    fn start(
-        &self,
-        order: Order<'_>,
-        group: &Joined,
-        rootfs: &Rootfs,
-        ends: &Ends,
-        tmp: &OwnedFd,
-        network: Option<&OwnedFd>,
-    ) -> Result<(Child, Vec<&'static str>), BirthError> {
-        let parent = self.own_pidfd.as_fd();
-        let common =
-            [(parent, fd::PARENT), (ends.status_write.as_fd(), fd::STATUS), (self.init.as_fd(), fd::PROGRAM)];
-        let null = self.null.as_fd();
-        let adopted = ends.adoption.as_ref().map(|(read, _)| read);
-        let mut placements: Vec<(BorrowedFd<'_>, RawFd)> = vec![(null, 0)];
-        match adopted {
-            None => placements.extend([
-                (ends.log_write.as_fd(), 1),
-                (ends.log_write.as_fd(), 2),
-                (ends.runtime_channel.as_fd(), fd::CHANNEL),
-                (self.filters.as_fd(), fd::FILTERS),
-            ]),
-            Some(adopted) => placements.extend([(null, 1), (null, 2), (adopted.as_fd(), fd::ADOPTION)]),
-        }
-        placements.extend(common);
-        let prepared = match adopted {
-            None => &self.runtimes[order.runtime],
-            Some(_) => &self.adopter,
-        };
-        let proc = match rootfs.proc_mount {
-            ProcMount::Inside => Step::MountProc { to: NEW_PROC },
-            ProcMount::ByHelper => Step::AttachReceived { to: NEW_PROC },
-        };
-        let mut steps = vec![Step::DieWithParent(parent)];
-        if matches!(order.entrance, Entrance::Init) {
-            // Else it was born with the score: from below the host's user namespace it cannot be set.
-            steps.push(Step::OomScore(OOM_SCORE));
-        }
-        steps.extend(group.joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
-        steps.extend([
-            Step::Report(MIGRATED),
-            Step::AwaitGo(ends.awaited.as_fd()),
-            Step::BecomeRoot,
-            Step::DieWithParent(parent),
-            Step::NewCgroupNamespace,
-        ]);
-        // In one that was made for it the loopback is up.
-        steps.extend(network.is_none().then_some(Step::LoopbackUp));
-        steps.extend([
-            Step::AttachCopy { from: &rootfs.roots[order.runtime], to: NEW },
-            Step::AttachCopy { from: &rootfs.runtime_paths[order.runtime], to: NEW_RUNTIME },
-            Step::AttachTree { tree: tmp.as_fd(), to: NEW_TMP },
-            proc,
-        ]);
-        steps.extend(rootfs.proc_masks.iter().map(ProcMask::step));
-        steps.extend([
-            Step::PivotTo(NEW),
-            Step::Hostname(HOSTNAME),
-            Step::BatchPolicy,
-            Step::NewSession,
-            Step::Report(ASSEMBLED),
-            Step::PlaceFds(&placements),
-            Step::Exec {
-                program: fd::PROGRAM,
-                arguments: &prepared.arguments,
-                environment: &prepared.environment,
-            },
-        ]);
-        let fault = self.faults.in_birth();
-        if let Some(fault) = &fault {
-            fault.put_into(&mut steps, parent);
-        }
-        let cgroup = group.birth.as_ref().map(|dir| dir.as_fd());
-        let report = ends.status_write.as_fd();
-        let child = match order.entrance {
-            Entrance::Init => self.bear_here(network, cgroup, &steps, report)?,
-            Entrance::ForkServer { within, first_uid } => {
-                let id_map = format!("0 {first_uid} {UIDS_PER_SLOT}");
-                let between = Between { within, cgroup, joins: &[], id_map: id_map.as_bytes() };
-                self.bear(&between, Namespaces::Own, &steps, report)?
-            }
-        };
-        Ok((child, steps.iter().map(Step::name).collect()))
-    }
-
-    /// Makes a child of a container below our own user namespace: in a network namespace that was made for it, or one of
-    /// its own.
-    fn bear_here(
-        &self,
-        network: Option<&OwnedFd>,
-        cgroup: Option<BorrowedFd<'_>>,
-        steps: &[Step<'_>],
-        report: BorrowedFd<'_>,
-    ) -> Result<Child, BirthError> {
-        let birth =
-            |namespaces| Birth { namespaces, cgroup, steps, report }.start().map_err(BirthError::Clone);
-        let Some(network) = network else { return birth(Namespaces::Own) };
-        let kind = Some(LinkNameSpaceType::Network);
-        move_into_link_name_space(network.as_fd(), kind).map_err(BirthError::Clone)?;
-        let child = birth(Namespaces::OwnButNetwork);
-        move_into_link_name_space(self.own_network.as_fd(), kind).map_err(BirthError::Lost)?;
-        child
-    }
-
+    /// Gives its pid namespace, for whoever comes from outside.
     fn let_go(
         &self,
         child: &Child,
         order: Order<'_>,
         proc: ProcMount,
-        go: &OwnedFd,
-    ) -> Result<(), BirthError> {
-        if matches!(order.entrance, Entrance::Init) {
-            self.write_maps(child, &format!("0 {} {UIDS_PER_SLOT}", order.uid))?;
-        }
+        (ends, plan): (&Ends, &Plan<'_>),
+    ) -> Result<Option<OwnedFd>, BirthError> {
+        let failed = |what| move |source| BirthError::Descriptor { what, source };
+        let inside = match order.entrance {
+            Entrance::Init => {
+                self.write_maps(child, &format!("0 {} {UIDS_PER_SLOT}", order.uid))?;
+                None
+            }
+            Entrance::ForkServer { .. } => {
+                Some(self.namespace(child.pid, "pid").map_err(failed("a pid namespace"))?)
+            }
+        };
         self.faults.at(FaultPoint::CreateMapped);
+        plan.send(&ends.go).map_err(failed("a plan"))?;
         match proc {
-            ProcMount::Inside => fdpass::send_with_fds(go, b"g", &[])
-                .map(drop)
-                .map_err(|source| BirthError::Descriptor { what: "a go", source }),
-            ProcMount::ByHelper => self.send_proc_by_helper(child, go),
+            ProcMount::Inside => Ok(inside),
+            ProcMount::ByHelper => self.send_proc_by_helper(child, &ends.go).map(|()| inside),
         }
     }
 
@@ -478,25 +377,25 @@ pub(crate) fn environment_of(runtime: &RuntimeSpec) -> CStringArray {
     c_strings(environment.iter().map(|(name, value)| format!("{name}={value}")))
 }
 
-/// The groups of a container, and how its processes get into them.
-#[derive(Debug)]
-struct Joined {
-    birth: Option<OwnedFd>,
-    joins: Vec<OwnedFd>,
+/// `cgroup.procs` of a group, for a process that is not born in it.
+fn procs_of(dir: &OwnedFd) -> Result<OwnedFd, BirthError> {
+    rustix::fs::openat(dir, c"cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|source| BirthError::Descriptor { what: "cgroup.procs", source })
 }
 
-impl Joined {
-    /// `cgroup.procs` of every group, for a process that is not born in them.
-    fn into_joins(self) -> Result<Vec<OwnedFd>, BirthError> {
-        let mut joins = self.joins;
-        if let Some(dir) = self.birth {
-            let procs =
-                rustix::fs::openat(dir, c"cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(|source| BirthError::Descriptor { what: "cgroup.procs", source })?;
-            joins.push(procs);
+/// The step that ended a container's process, if one did.
+fn why(status: &OwnedFd, steps: &[&'static str]) -> Option<BirthError> {
+    let mut record = [0; faaster_init::RECORD_BYTES];
+    while rustix::io::read(status, &mut record) == Ok(record.len()) {
+        if let Some(Record::BirthFailed { position, errno }) = Record::decode(record) {
+            let step = steps.get(usize::from(position)).copied().unwrap_or("a step");
+            return Some(BirthError::Between {
+                step,
+                source: Errno::from_raw_os_error(i32::from(errno).max(1)),
+            });
         }
-        Ok(joins)
     }
+    None
 }
 
 /// Both ends of everything that connects a container with the outside.

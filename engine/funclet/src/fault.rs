@@ -159,12 +159,24 @@ pub(crate) struct BirthFault {
 }
 
 impl BirthFault {
-    /// Puts the wait before the step of its number. After descriptors were placed there is nothing left to write to.
-    pub(crate) fn put_into<'a>(&'a self, steps: &mut Vec<Step<'a>>, parent: BorrowedFd<'a>) {
-        let names: String = steps.iter().map(|step| format!("{}\n", step.name())).collect();
+    /// Puts the wait before the step of its number, counted through both lists. In the first there is nothing left to
+    /// write to once the process has a descriptor table of its own.
+    pub(crate) fn put_into<'a, 'b>(
+        &'a self,
+        steps: &mut Vec<Step<'b>>,
+        later: &mut Vec<Step<'a>>,
+        parent: BorrowedFd<'a>,
+    ) where
+        'a: 'b,
+    {
+        let names: String =
+            steps.iter().chain(later.iter()).map(|step| format!("{}\n", step.name())).collect();
         rustix::io::write(&self.note, names.as_bytes()).ok();
-        if self.position < steps.len() {
-            steps.insert(self.position, Step::AwaitDeath { of: parent, note: self.note.as_fd() });
+        let wait = Step::AwaitDeath { of: parent, note: self.note.as_fd() };
+        match self.position.checked_sub(steps.len()) {
+            None => steps.insert(self.position, wait),
+            Some(position) if position < later.len() => later.insert(position, wait),
+            Some(_) => {}
         }
     }
 }

@@ -105,7 +105,7 @@ impl Funclet {
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
         self.pools[runtime].began(id, generation);
-        self.order_link(id, generation, network);
+        self.expect_link(id, generation, network);
         self.faults.at(FaultPoint::CreateSettled);
         self.migrating = Some((id, generation, now));
         match watched {
@@ -143,6 +143,7 @@ impl Funclet {
                     self.migrating = None;
                 }
             }
+            Record::Apart => return self.order_link(id, generation),
             Record::Assembled => self.on_assembled(id, generation),
             Record::Parked => return self.become_cold(id, generation),
             Record::Exited(_) | Record::Signalled(_) => {

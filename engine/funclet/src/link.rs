@@ -34,34 +34,32 @@ impl Funclet {
         self.network.as_ref()?.commission(id, generation)
     }
 
-    /// Has a link made for a container just born.
-    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation, born_with: BornWith) {
-        let Some(network) = &mut self.network else { return };
-        let namespace = match born_with {
-            BornWith::LinkComing => {
-                if let Some(container) = self.slots.live(id, generation) {
-                    container.link = Link::Coming { booted: false };
-                }
-                return;
-            }
-            BornWith::Namespace(namespace) => namespace,
-        };
-        if network.wires_at_claims() {
+    /// A container is just born: whether it is to have a link.
+    pub(crate) fn expect_link(&mut self, id: SlotId, generation: Generation, born_with: BornWith) {
+        let Some(network) = &self.network else { return };
+        if born_with == BornWith::Nothing && network.wires_at_claims() {
             return;
         }
-        let (link, lack) = match namespace {
-            Ok(namespace) => match network.order(id, generation, namespace) {
-                Link::None => (Link::None, Some("too many links wait to be made".to_owned())),
-                link => (link, None),
-            },
-            Err(errno) => (Link::None, Some(format!("its namespace cannot be opened: {errno}"))),
-        };
-        if let Some(lack) = lack {
-            notice(&self.config, &format!("a container gets no network: {lack}"));
-        }
         if let Some(container) = self.slots.live(id, generation) {
-            container.link = link;
+            container.link = Link::Coming { booted: false };
         }
+    }
+
+    /// A container is in a network namespace of its own: has a link made to it.
+    pub(crate) fn order_link(&mut self, id: SlotId, generation: Generation) -> Result<(), FuncletError> {
+        let (Some(network), Some(container)) = (&mut self.network, self.slots.live(id, generation)) else {
+            return Ok(());
+        };
+        let Link::Coming { booted } = container.link else { return Ok(()) };
+        let namespace = self.nursery.network_namespace(container.pid);
+        let lack = match namespace.map(|namespace| network.order(id, generation, namespace)) {
+            Ok(true) => return Ok(()),
+            Ok(false) => "too many links wait to be made".to_owned(),
+            Err(errno) => format!("its namespace cannot be opened: {errno}"),
+        };
+        container.link = Link::None;
+        notice(&self.config, &format!("a container gets no network: {lack}"));
+        if booted { self.become_cold(id, generation) } else { Ok(()) }
     }
 
     /// Links are there, or have come to nothing.

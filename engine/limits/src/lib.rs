@@ -336,6 +336,8 @@ pub const FUNCTION_FDS_DEFAULT: u64 = 1024;
 pub const FUNCTION_FDS_MAX: u64 = 65_536;
 /// Bytes of the system call filters that a container's init reads.
 pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the message with which a container's init is told how to assemble it.
+pub const INIT_PLAN_BYTES_MAX: usize = 4096;
 
 /// So long a birth waits for a network namespace that another thread makes for it, before it makes its own.
 pub const NAMESPACE_WAIT_MAX: Duration = Duration::from_millis(1);

@@ -12,17 +12,28 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, UnmountFlags};
 use rustix::process::DumpableBehavior;
-use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, UnshareFlags};
 
+use crate::clone3::Namespaces;
 use crate::errno::check;
 use crate::exec::CStringArray;
 use crate::mount::{Depth, attach, clone_tree};
 use crate::nested::Nested;
 
+pub mod plan;
+
 /// Descriptors that [`Step::PlaceFds`] can place.
 pub const PLACED_FDS_MAX: usize = 8;
-/// Placing goes by way of numbers from here on, so that no target overwrites a source.
-const STAGING_FD: RawFd = 512;
+/// Placing goes by way of free numbers from here on, above every target, so that no target overwrites a source. They are
+/// low: the kernel has room for 64 beside a new table, and gives a whole page to one with more.
+const STAGING_FD: RawFd = 32;
+
+/// What the steps after a program's start need: users, mounts and namespaces, the loopback, and to give all of it up.
+const KEPT: CapabilitySet = CapabilitySet::SETGID
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::SYS_ADMIN);
 
 /// Of include/uapi/linux/sockios.h; its type differs from one C library to the next.
 const SIOCSIFFLAGS: u32 = 0x8914;
@@ -37,8 +48,8 @@ pub const REPORT_FAILED: u8 = 0xff;
 pub enum Step<'a> {
     /// SIGKILL at the maker's end, of which this is the pidfd. A later change of user undoes it.
     DieWithParent(BorrowedFd<'a>),
-    /// Moves itself into a v1 cgroup, through its open `cgroup.procs`: the kernel checks who opened it. The child does
-    /// it, for after some idleness the write waits 10 ms for an RCU grace period.
+    /// Moves itself into a v1 cgroup, through its open `tasks`: the kernel checks who opened it. The child does it, for
+    /// the kernel then has to look after no other process.
     JoinCgroup(BorrowedFd<'a>),
     /// Writes a record with this first byte to the report descriptor.
     Report(u8),
@@ -56,7 +67,11 @@ pub enum Step<'a> {
     OomScore(&'a [u8]),
     /// User and group 0 of its user namespace, no other groups.
     BecomeRoot,
+    /// Has its program begin with the capabilities that [`KEPT`] names, though its user namespace may not know its user.
+    KeepCapabilities,
     NewCgroupNamespace,
+    /// Leaves its maker's namespaces for its own.
+    Unshare(Namespaces),
     /// Becomes a member of a user namespace below its own, with every capability in it and none outside.
     EnterUserNamespace(BorrowedFd<'a>),
     /// Lets its files in /proc belong to its user again, after a change of user gave them to root.
@@ -94,6 +109,10 @@ pub enum Step<'a> {
     /// Never again preempts what runs on its core by waking up (sched(7), SCHED_BATCH); children inherit it.
     BatchPolicy,
     NewSession,
+    /// Leaves the descriptor table that it shares with its maker, for a copy without those above a number.
+    OwnTable {
+        last: RawFd,
+    },
     /// Copies descriptors to these numbers, open across exec, and closes all above the highest of them.
     PlaceFds(&'a [(BorrowedFd<'a>, RawFd)]),
     /// Becomes the program that a descriptor refers to.
@@ -122,7 +141,9 @@ impl Step<'_> {
             Self::SendProc(_) => "mounting /proc for another",
             Self::OomScore(_) => "setting its out-of-memory score",
             Self::BecomeRoot => "becoming root of its user namespace",
+            Self::KeepCapabilities => "keeping its capabilities for its program",
             Self::NewCgroupNamespace => "making a cgroup namespace",
+            Self::Unshare(_) => "making namespaces of its own",
             Self::EnterUserNamespace(_) => "entering a user namespace",
             Self::Dumpable => "taking its files in /proc back",
             Self::Bear(_) => "making a process in a user namespace",
@@ -136,6 +157,7 @@ impl Step<'_> {
             Self::Hostname(_) => "setting its host name",
             Self::BatchPolicy => "taking the batch scheduling policy",
             Self::NewSession => "making a session",
+            Self::OwnTable { .. } => "taking a descriptor table of its own",
             Self::PlaceFds(_) => "placing descriptors",
             Self::Exec { .. } | Self::ExecPath { .. } => "executing its program",
         }
@@ -180,8 +202,10 @@ impl State {
             Step::SendProc(socket) => send_proc(socket),
             Step::OomScore(score) => oom_score(score),
             Step::BecomeRoot => become_root(),
+            Step::KeepCapabilities => keep_capabilities(),
             // SAFETY: the one condition is about CLONE_FILES, which is not in the flags.
             Step::NewCgroupNamespace => unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWCGROUP) },
+            Step::Unshare(namespaces) => crate::clone3::unshare(namespaces),
             Step::EnterUserNamespace(namespace) => {
                 rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))
             }
@@ -200,6 +224,7 @@ impl State {
             Step::Hostname(name) => rustix::system::sethostname(name),
             Step::BatchPolicy => batch_policy(),
             Step::NewSession => rustix::process::setsid().map(drop),
+            Step::OwnTable { last } => own_table(last),
             Step::PlaceFds(placements) => self.place(placements),
             Step::Exec { program, arguments, environment } => exec_fd(program, arguments, environment),
             Step::ExecPath { program, arguments, environment } => {
@@ -273,6 +298,22 @@ fn fcntl_number(fd: RawFd, command: libc::c_int, argument: libc::c_int) -> Resul
     let result = unsafe { libc::fcntl(fd, command, argument) };
     check(i64::from(result))?;
     Ok(result)
+}
+
+/// Of include/uapi/linux/close_range.h.
+const CLOSE_RANGE_UNSHARE: libc::c_uint = 1 << 1;
+
+fn own_table(last: RawFd) -> Result<(), Errno> {
+    let first = u32::try_from(last + 1).map_err(|_| Errno::INVAL)?;
+    // SAFETY: what is closed is closed in the copy alone, in which no object of this process is used by such a number:
+    // the steps that follow name none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_UNSHARE) }).map(drop)
+}
+
+fn keep_capabilities() -> Result<(), Errno> {
+    let held = rustix::thread::capabilities(None)?;
+    rustix::thread::set_capabilities(None, CapabilitySets { inheritable: KEPT, ..held })?;
+    KEPT.iter().try_for_each(|one| rustix::thread::configure_capability_in_ambient_set(one, true))
 }
 
 fn oom_score(score: &[u8]) -> Result<(), Errno> {

@@ -42,6 +42,18 @@ const CLONE_NEWNET: u64 = 0x4000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// What a new process has together with its maker, which stands still meanwhile, until it becomes a program or ends.
+const SHARED: u64 = CLONE_VM | CLONE_VFORK | CLONE_FILES;
+
+/// What a new process begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// A copy of its maker's, and of its descriptors: both go on.
+    Copied,
+    /// Its maker's own, and its descriptors: [`Birth::start_shared`].
+    Shared,
+}
+
 /// Which namespaces the new process gets for itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namespaces {
@@ -53,8 +65,10 @@ pub enum Namespaces {
     Inner,
     /// User, pid, mount, network, ipc and uts. (The cgroup namespace comes after the migration: [`Step`].)
     Own,
-    /// The same without network: that is the maker's at this moment.
-    OwnButNetwork,
+    /// User and pid, which a process cannot change for itself.
+    UserAndPid,
+    /// Those of `Inner` without network.
+    InnerButNetwork,
 }
 
 /// A process to make.
@@ -84,15 +98,23 @@ impl Birth<'_> {
         self.start_by(0, |args| clone(args, self.steps, self.report))
     }
 
-    /// Makes the process, and comes back when it has ended. It shares memory and descriptors with this one, whose thread
-    /// stands still meanwhile: nothing is copied, which is most of what another process costs. So its steps must not
-    /// place descriptors, nor wait for anything that this thread is to do.
+    /// Makes the process, and comes back when it has become its program or has ended. Until then it shares memory and
+    /// descriptors with this one, whose thread stands still: nothing is copied, which is most of what another process
+    /// costs. So its steps must take [`Step::OwnTable`] before they place descriptors, and must not wait for anything
+    /// that this thread is to do.
+    ///
+    /// # Errors
+    /// As of [`Self::start`].
+    pub fn start_shared(&self) -> Result<Child, Errno> {
+        self.start_by(SHARED, |args| clone_and_wait(args, self.steps, self.report))
+    }
+
+    /// The same for one that has no program: comes back when it has ended.
     ///
     /// # Errors
     /// As of [`Self::start`]; and waitid(2)'s.
     pub fn run(&self) -> Result<Exit, Errno> {
-        let child = self.start_by(CLONE_VM | CLONE_VFORK | CLONE_FILES, |args| clone_and_wait(args, self))?;
-        child.pidfd.reap()?.ok_or(Errno::CHILD)
+        self.start_shared()?.pidfd.reap()?.ok_or(Errno::CHILD)
     }
 
     fn start_by(
@@ -128,7 +150,8 @@ impl Namespaces {
             Self::User => CLONE_NEWUSER,
             Self::Inner => inner,
             Self::Own => CLONE_NEWUSER | CLONE_NEWPID | inner,
-            Self::OwnButNetwork => (CLONE_NEWUSER | CLONE_NEWPID | inner) & !CLONE_NEWNET,
+            Self::UserAndPid => CLONE_NEWUSER | CLONE_NEWPID,
+            Self::InnerButNetwork => inner & !CLONE_NEWNET,
         }
     }
 }
@@ -142,16 +165,30 @@ pub fn unshare_network() -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
 }
 
+/// Moves the calling thread, of a process with no other, into namespaces of its own, all but pid.
+pub(crate) fn unshare(namespaces: Namespaces) -> Result<(), Errno> {
+    let flags = u32::try_from(namespaces.flags() & !CLONE_NEWPID).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the one condition is about CLONE_FILES, which no namespace has among its flags.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::from_bits_retain(flags)) }
+}
+
 /// Makes a sibling: a child of the caller's parent, which alone can wait for it. Allocates nothing, so that a process
 /// between its own birth and its program can do it.
 pub(crate) fn clone_sibling(
     namespaces: Namespaces,
+    memory: Memory,
     steps: &[Step<'_>],
     report: BorrowedFd<'_>,
 ) -> Result<ProcessId, Errno> {
     // With CLONE_PARENT the exit signal is the caller's own, and naming one is EINVAL.
     let flags = CLONE_PARENT | CLONE_CLEAR_SIGHAND | namespaces.flags();
-    clone(&CloneArgs { flags, ..CloneArgs::default() }, steps, report)
+    match memory {
+        Memory::Copied => clone(&CloneArgs { flags, ..CloneArgs::default() }, steps, report),
+        Memory::Shared => {
+            let flags = flags | SHARED;
+            clone_and_wait(&CloneArgs { flags, ..CloneArgs::default() }, steps, report)
+        }
+    }
 }
 
 fn clone(args: &CloneArgs, steps: &[Step<'_>], report: BorrowedFd<'_>) -> Result<ProcessId, Errno> {
@@ -166,15 +203,23 @@ fn clone(args: &CloneArgs, steps: &[Step<'_>], report: BorrowedFd<'_>) -> Result
     ProcessId::new(pid).ok_or(Errno::RANGE)
 }
 
+/// What a child on its maker's stack is given.
+struct Task<'a> {
+    steps: &'a [Step<'a>],
+    report: BorrowedFd<'a>,
+}
+
 /// clone3(2) with CLONE_VM and CLONE_VFORK, the child on this very stack.
-fn clone_and_wait(args: &CloneArgs, birth: &Birth<'_>) -> Result<ProcessId, Errno> {
+fn clone_and_wait(args: &CloneArgs, steps: &[Step<'_>], report: BorrowedFd<'_>) -> Result<ProcessId, Errno> {
     let args: *const CloneArgs = args;
-    let birth: *const Birth<'_> = birth;
+    let task = Task { steps, report };
+    let task: *const Task<'_> = &raw const task;
     let result: libc::c_long;
     // SAFETY: `args` is as in `clone`. The child shares all memory, this thread's storage included, and goes on where the
     // system call was: it calls `run_shared` at once, which does not return, so that it writes to no more of this stack
     // than what lies below its pointer, where nothing is kept (the block is not `nostack`, so there is no red zone). The
-    // thread stands still until the child has ended, and finds its registers as they were.
+    // thread stands still until the child has ended or is a program in memory of its own, and finds its registers as
+    // they were. The maker may itself be such a child: then three stand in a row on the one stack.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -188,7 +233,7 @@ fn clone_and_wait(args: &CloneArgs, birth: &Birth<'_>) -> Result<ProcessId, Errn
             inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") args,
             in("rsi") size_of::<CloneArgs>(),
-            in("r8") birth,
+            in("r8") task,
             lateout("rcx") _,
             lateout("r11") _,
         );
@@ -202,10 +247,11 @@ fn clone_and_wait(args: &CloneArgs, birth: &Birth<'_>) -> Result<ProcessId, Errn
 }
 
 /// What a child of [`clone_and_wait`] begins with.
-extern "C" fn run_shared(birth: *const Birth<'_>) -> ! {
-    // SAFETY: it is what `clone_and_wait` was given, in memory that is shared and stands still until this process ends.
-    let birth = unsafe { &*birth };
-    child::run(birth.steps, birth.report)
+extern "C" fn run_shared(task: *const Task<'_>) -> ! {
+    // SAFETY: it is what `clone_and_wait` made, in memory that is shared and stands still until this process has ended or
+    // become a program.
+    let task = unsafe { &*task };
+    child::run(task.steps, task.report)
 }
 
 #[cfg(test)]
@@ -278,6 +324,35 @@ mod tests {
         let mut record = [0u8; REPORT_BYTES];
         assert_eq!(rustix::io::read(&read, &mut record), Ok(REPORT_BYTES));
         assert_eq!(record[..2], [REPORT_FAILED, 0]);
+    }
+
+    #[test]
+    fn one_that_shares_all_becomes_a_program_with_a_table_of_its_own() {
+        let (output_read, output) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let shell = std::fs::File::open("/bin/sh").unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let arguments = strings(&["sh", "-c", "ls /proc/self/fd | wc -l; exec cat"]);
+        let environment = strings(&["PATH=/bin:/usr/bin"]);
+        let (input, input_write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let placements = [(input.as_fd(), 0), (output.as_fd(), 1), (output.as_fd(), 2), (shell.as_fd(), 3)];
+        let sources = [input.as_raw_fd(), output.as_raw_fd(), shell.as_raw_fd(), null.as_raw_fd()];
+        let steps = [
+            Step::OwnTable { last: *sources.iter().max().unwrap() },
+            Step::PlaceFds(&placements),
+            Step::Exec { program: 3, arguments: &arguments, environment: &environment },
+        ];
+        let report = null.as_fd();
+        let birth = Birth { namespaces: Namespaces::Shared, cgroup: None, steps: &steps, report };
+        let child = birth.start_shared().unwrap();
+        // It is the program by now, and our own table is as it was.
+        assert_eq!(child.pidfd.try_reap(), Ok(None));
+        assert!(sources.iter().all(|fd| std::fs::exists(format!("/proc/self/fd/{fd}")).unwrap()));
+        drop((output, input_write));
+        let mut text = [0u8; 64];
+        let count = rustix::io::read(&output_read, &mut text).unwrap();
+        // 0, 1, 2 and the one that ls has on the directory.
+        assert_eq!(&text[..count], b"4\n");
+        assert_eq!(child.pidfd.reap().unwrap(), Some(Exit::Code(0)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::child::Step;
-use crate::clone3::{Namespaces, clone_sibling};
+use crate::clone3::{Memory, Namespaces, clone_sibling};
 use crate::pidfd::ProcessId;
 
 /// Bytes in which [`Nested::number`] tells the number: an i32, little-endian.
@@ -23,6 +23,8 @@ pub const NUMBER_BYTES: usize = 4;
 #[derive(Debug)]
 pub struct Nested<'a> {
     pub namespaces: Namespaces,
+    /// Its maps are written when it has its program, if it shares this: it can wait for nothing before.
+    pub memory: Memory,
     pub steps: &'a [Step<'a>],
     /// As [`crate::clone3::Birth::report`].
     pub report: BorrowedFd<'a>,
@@ -37,7 +39,7 @@ pub struct Nested<'a> {
 
 impl Nested<'_> {
     pub(crate) fn bear(&self) -> Result<(), Errno> {
-        let pid = clone_sibling(self.namespaces, self.steps, self.report)?;
+        let pid = clone_sibling(self.namespaces, self.memory, self.steps, self.report)?;
         rustix::io::write(self.number, &pid.get().to_le_bytes())?;
         if self.id_map.is_empty() {
             return Ok(());
@@ -125,6 +127,7 @@ mod tests {
         ];
         let nested = Nested {
             namespaces: Namespaces::Own,
+            memory: Memory::Copied,
             steps: &inner,
             report: report.as_fd(),
             proc: proc.as_fd(),

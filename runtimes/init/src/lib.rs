@@ -6,24 +6,22 @@
 //! `faaster-init forked`.
 #![forbid(unsafe_code)]
 
-/// Numbers of the descriptors that init is started with, besides standard input (`/dev/null`), output and error (log).
+/// Numbers of the descriptors that init is started with, besides 0 to 2 (`/dev/null`).
 pub mod fd {
     use std::os::fd::RawFd;
 
-    /// The frame protocol's socket, for the runtime.
-    pub const CHANNEL: RawFd = 3;
-    /// In its place where the runtime comes from a fork server: a SOCK_SEQPACKET socket on which init sends
-    /// [`super::COME`] when the container stands, and is told a number then, [`super::NUMBER_BYTES`] bytes, as an i32,
-    /// little-endian.
-    pub const ADOPTION: RawFd = 3;
-    /// pidfd of the process that must live as long as the container does.
-    pub const PARENT: RawFd = 4;
+    /// SOCK_SEQPACKET socket on which it is told how to assemble its container (`faaster_sys::child::plan`). With that
+    /// come, for a runtime that it starts, the runtime's end of the frame protocol's socket, the file with the system
+    /// call filters and the write end of the log; or, where the runtime comes from a fork server, a SOCK_SEQPACKET
+    /// socket on which init sends [`super::COME`] when the container stands, and is told a number then,
+    /// [`super::NUMBER_BYTES`] bytes, as an i32, little-endian.
+    pub const ORDER: RawFd = 3;
     /// Write end of the status pipe: [`super::Record`]s.
-    pub const STATUS: RawFd = 5;
-    /// File with the system call filters.
-    pub const FILTERS: RawFd = 6;
+    pub const STATUS: RawFd = 4;
     /// The program file of init itself; closed when it starts.
-    pub const PROGRAM: RawFd = 7;
+    pub const PROGRAM: RawFd = 5;
+    /// Where a runtime has its end of the frame protocol's socket.
+    pub const CHANNEL: RawFd = 3;
 }
 
 /// Where an in-container user id lies that runtimes run as.
@@ -38,9 +36,9 @@ pub const KIND_EXEC: &str = "exec";
 /// to init when the process that brought it has ended.
 pub const KIND_FORKED: &str = "forked";
 
-/// See [`fd::ADOPTION`].
+/// See [`fd::ORDER`].
 pub const COME: &[u8] = b"c";
-/// See [`fd::ADOPTION`].
+/// See [`fd::ORDER`].
 pub const NUMBER_BYTES: usize = 4;
 
 /// Bytes of a record.
@@ -52,7 +50,6 @@ pub const RECORD_BYTES: usize = 4;
 pub enum InitStep {
     Arguments = 1,
     Descriptors = 2,
-    Parent = 3,
     Filters = 4,
     Fork = 5,
     Limits = 6,
@@ -63,10 +60,9 @@ pub enum InitStep {
 }
 
 impl InitStep {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 9] = [
         Self::Arguments,
         Self::Descriptors,
-        Self::Parent,
         Self::Filters,
         Self::Fork,
         Self::Limits,
@@ -80,9 +76,11 @@ impl InitStep {
 /// One message on the status pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record {
-    /// The process is in its cgroups. Written before init starts.
+    /// The process is in its cgroups.
     Migrated,
-    /// Its file system stands, and init is about to start. Written before that.
+    /// It is in namespaces of its own.
+    Apart,
+    /// Its file system stands.
     Assembled,
     /// A program of kind `exec` waits for its `load` frame.
     Parked,
@@ -92,15 +90,17 @@ pub enum Record {
     Signalled(u8),
     /// Init, or the runtime before its program ran, could not go on.
     InitFailed { step: InitStep, errno: u16 },
-    /// A step before init failed; its position in the maker's list.
+    /// A step of its birth failed; its position in the maker's list.
     BirthFailed { position: u8, errno: u16 },
 }
 
 /// First byte of [`Record::Migrated`], for who writes it without this type.
 pub const MIGRATED: u8 = 1;
+/// Same of [`Record::Apart`].
+pub const APART: u8 = 7;
 /// Same of [`Record::Assembled`].
 pub const ASSEMBLED: u8 = 6;
-/// First byte of [`Record::BirthFailed`]; faaster-sys writes it.
+/// First byte of [`Record::BirthFailed`]; faaster-sys writes it, too, where there is no init yet.
 const BIRTH_FAILED: u8 = 0xff;
 
 impl Record {
@@ -112,6 +112,7 @@ impl Record {
         };
         match self {
             Self::Migrated => [MIGRATED, 0, 0, 0],
+            Self::Apart => [APART, 0, 0, 0],
             Self::Assembled => [ASSEMBLED, 0, 0, 0],
             Self::Parked => [2, 0, 0, 0],
             Self::Exited(code) => [3, code, 0, 0],
@@ -133,6 +134,7 @@ impl Record {
             5 => {
                 Self::InitFailed { step: InitStep::ALL.into_iter().find(|step| *step as u8 == value)?, errno }
             }
+            APART => Self::Apart,
             ASSEMBLED => Self::Assembled,
             BIRTH_FAILED => Self::BirthFailed { position: value, errno },
             _ => return None,
@@ -148,6 +150,7 @@ mod tests {
     fn records_survive_the_pipe() {
         let mut all = vec![
             Record::Migrated,
+            Record::Apart,
             Record::Assembled,
             Record::Parked,
             Record::Exited(255),

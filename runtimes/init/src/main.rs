@@ -1,6 +1,6 @@
 //! faaster-init: process 1 of a container.
 //!
-//! Owns: the runtime's process, every orphan of the container, and the status pipe that says how the runtime ended.
+//! Owns: the assembly of its container, as it is told; the runtime's process, every orphan of the container, and the status pipe that says how the runtime ended.
 //! Must not know: functions, the engine. It holds no capability once the runtime is started, and its end ends every
 //! process of the container, because it is process 1 of their pid namespace.
 #![forbid(unsafe_code)]
@@ -11,13 +11,14 @@ mod runtime;
 
 use std::ffi::{CString, OsString};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
 use faaster_init::{InitStep, KIND_EXEC, KIND_FORKED, KIND_POOLED, Record, fd};
 use faaster_limits::INIT_FILTERS_BYTES_MAX;
+use faaster_sys::child::plan;
 use faaster_sys::exec::Fork;
 use faaster_sys::pidfd::ProcessId;
 use faaster_sys::seccomp::Filters;
@@ -49,11 +50,18 @@ struct Failure {
 }
 
 fn main() -> ExitCode {
-    let Ok(status) = inherited::take(fd::STATUS) else {
+    let (Ok(order), Ok(status)) = (inherited::take(fd::ORDER), inherited::take(fd::STATUS)) else {
         eprintln!("faaster-init is started by faaster inside of a container, not by hand");
         return ExitCode::from(2);
     };
-    match start(&status) {
+    let brought = match plan::follow(&order, status.as_fd()) {
+        Ok(brought) => brought,
+        Err(stopped) => {
+            report(&status, Record::BirthFailed { position: stopped.position, errno: number(stopped.errno) });
+            return ExitCode::FAILURE;
+        }
+    };
+    match start(&status, order, brought) {
         Ok(Role::Init(main_child)) => {
             let record = reap_until(main_child);
             report(&status, record);
@@ -81,11 +89,12 @@ impl Failure {
     }
 
     fn record(self) -> Record {
-        Record::InitFailed {
-            step: self.step,
-            errno: u16::try_from(self.errno.raw_os_error()).unwrap_or(u16::MAX),
-        }
+        Record::InitFailed { step: self.step, errno: number(self.errno) }
     }
+}
+
+fn number(errno: Errno) -> u16 {
+    u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX)
 }
 
 fn report(status: &OwnedFd, record: Record) {
@@ -94,31 +103,33 @@ fn report(status: &OwnedFd, record: Record) {
 }
 
 /// Starts the runtime and gives up every privilege.
-fn start(status: &OwnedFd) -> Result<Role, Failure> {
+fn start(status: &OwnedFd, order_socket: OwnedFd, brought: Vec<OwnedFd>) -> Result<Role, Failure> {
+    let failed = |errno| Failure::new(InitStep::Descriptors, errno);
     rustix::thread::set_name(c"faaster-init").ok();
     let order = parse(std::env::args_os().skip(1)).ok_or(Failure::new(InitStep::Arguments, Errno::INVAL))?;
     // The runtime must not be able to speak on it.
-    rustix::io::fcntl_setfd(status, rustix::io::FdFlags::CLOEXEC)
-        .map_err(|errno| Failure::new(InitStep::Descriptors, errno))?;
-    let take = |number| inherited::take(number).map_err(|errno| Failure::new(InitStep::Descriptors, errno));
-    let parent = take(fd::PARENT)?;
-    credentials::die_with_parent(&parent).map_err(|_| Failure::new(InitStep::Parent, Errno::SRCH))?;
-    drop(parent);
+    rustix::io::fcntl_setfd(status, rustix::io::FdFlags::CLOEXEC).map_err(failed)?;
     if order.kind == Kind::Forked {
-        let adoption = take(fd::ADOPTION)?;
+        let [adoption] = <[OwnedFd; 1]>::try_from(brought).map_err(|_| failed(Errno::BADF))?;
+        drop(order_socket);
         give_up_privilege()?;
         return adopt::wait_for(adoption).map(Role::Init);
     }
-    let (channel, filters) = (take(fd::CHANNEL)?, take(fd::FILTERS)?);
+    let [brought_channel, filters, log] =
+        <[OwnedFd; 3]>::try_from(brought).map_err(|_| failed(Errno::BADF))?;
+    // The runtime looks for it under the number that the order came by.
+    let mut channel = order_socket;
+    rustix::io::dup2(&brought_channel, &mut channel).map_err(failed)?;
+    drop(brought_channel);
     let filters = read_filters(filters)?;
     match exec::fork().map_err(|_| Failure::new(InitStep::Fork, Errno::AGAIN))? {
         Fork::Child => {
-            runtime::become_runtime(&order, &channel, status, &filters)?;
+            runtime::become_runtime(&order, &channel, &log, status, &filters)?;
             Ok(Role::RuntimeNotStarted)
         }
         Fork::Parent(child) => {
-            drop(channel);
-            let_go_of_log();
+            // The log must reach its end when the runtime and its children are gone, so init must not hold it open.
+            drop((channel, log));
             give_up_privilege()?;
             Ok(Role::Init(child))
         }
@@ -155,13 +166,6 @@ fn read_filters(file: OwnedFd) -> Result<Filters, Failure> {
     let mut bytes = vec![0; size];
     file.read_exact_at(&mut bytes, 0).map_err(|_| failed(Errno::IO))?;
     Filters::from_bytes(&bytes).map_err(|_| failed(Errno::INVAL))
-}
-
-/// The log must reach its end when the runtime and its children are gone, so init must not hold it open.
-fn let_go_of_log() {
-    let input = rustix::stdio::stdin();
-    rustix::stdio::dup2_stdout(input).ok();
-    rustix::stdio::dup2_stderr(input).ok();
 }
 
 /// Reaps orphans until the runtime itself has ended; says how that was.

@@ -27,10 +27,11 @@ const REFUSED: [(Resource, u64); 3] = [(Resource::Core, 1), (Resource::Rtprio, 0
 pub(crate) fn become_runtime(
     order: &Order,
     channel: &OwnedFd,
+    log: &OwnedFd,
     status: &OwnedFd,
     filters: &Filters,
 ) -> Result<(), Failure> {
-    own_input()?;
+    own_files(log)?;
     set_limits()?;
     credentials::drop_to(RUNTIME_USER, RUNTIME_USER)
         .map_err(|_| Failure::new(InitStep::Drop, Errno::PERM))?;
@@ -49,13 +50,15 @@ pub(crate) fn become_runtime(
     }
 }
 
-/// The input that a container is born with is one open file for all of them: its flags would be a way from one function
-/// to another.
-fn own_input() -> Result<(), Failure> {
+/// Its output goes to the log. The input that a container is born with is one open file for all of them: its flags would
+/// be a way from one function to another.
+fn own_files(log: &OwnedFd) -> Result<(), Failure> {
     let failed = |errno| Failure::new(InitStep::Descriptors, errno);
     let null =
         rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-    rustix::stdio::dup2_stdin(&null).map_err(failed)
+    rustix::stdio::dup2_stdin(&null).map_err(failed)?;
+    rustix::stdio::dup2_stdout(log).map_err(failed)?;
+    rustix::stdio::dup2_stderr(log).map_err(failed)
 }
 
 fn set_limits() -> Result<(), Failure> {

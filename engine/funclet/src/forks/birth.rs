@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use faaster_sys::child::{REPORT_BYTES, Step};
-use faaster_sys::clone3::{Birth, Child, Namespaces};
+use faaster_sys::clone3::{Birth, Child, Memory, Namespaces};
 use faaster_sys::exec::CStringArray;
 use faaster_sys::fdpass;
 use faaster_sys::nested::{NUMBER_BYTES, Nested};
@@ -30,7 +30,7 @@ pub(crate) struct Between<'a> {
     pub within: BorrowedFd<'a>,
     /// Directory of the v2 cgroup that both are born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// `cgroup.procs` of others that both are in.
+    /// What they write themselves into to be in others.
     pub joins: &'a [OwnedFd],
     /// Of the new one's own user namespace, if it gets one.
     pub id_map: &'a [u8],
@@ -86,7 +86,7 @@ impl Nursery {
     pub(crate) fn bear(
         &self,
         between: &Between<'_>,
-        namespaces: Namespaces,
+        (namespaces, memory): (Namespaces, Memory),
         steps: &[Step<'_>],
         report: BorrowedFd<'_>,
     ) -> Result<Child, BirthError> {
@@ -94,8 +94,15 @@ impl Nursery {
         let (told, number) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(failed)?;
         let proc = self.proc.as_fd();
-        let nested =
-            Nested { namespaces, steps, report, proc, id_map: between.id_map, number: number.as_fd() };
+        let nested = Nested {
+            namespaces,
+            memory,
+            steps,
+            report,
+            proc,
+            id_map: between.id_map,
+            number: number.as_fd(),
+        };
         let mut own = vec![Step::DieWithParent(self.own_pidfd.as_fd()), Step::OomScore(OOM_SCORE)];
         own.extend(between.joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
         own.extend([
@@ -177,7 +184,7 @@ impl Nursery {
             id_map: &[],
         };
         // A step that fails leaves its record where the program would have printed.
-        let child = self.bear(&between, Namespaces::Inner, &steps, log_write.as_fd())?;
+        let child = self.bear(&between, (Namespaces::Inner, Memory::Copied), &steps, log_write.as_fd())?;
         let steps = steps.iter().map(Step::name).collect();
         Ok(BornServer { pidfd: child.pidfd, control, log, steps })
     }

@@ -172,19 +172,15 @@ impl Network {
         self.wirer.descriptor()
     }
 
-    /// Has a link made for a container just born. With the default `none` it waits for a function that wants one.
+    /// Has a link made to a container's namespace. `false`: too many wait for theirs.
     pub(crate) fn order(
-        &mut self,
+        &self,
         slot: SlotId,
         generation: Generation,
         namespace: std::os::fd::OwnedFd,
-    ) -> Link {
-        if self.mode == NetworkMode::None {
-            return Link::None;
-        }
+    ) -> bool {
         let place = self.plan.place(slot.0, generation.0);
-        let order = wirer::Order { slot, generation, place, namespace, mode: self.mode };
-        if self.wirer.order(order) { Link::Coming { booted: false } } else { Link::None }
+        self.wirer.order(wirer::Order { slot, generation, place, namespace, mode: self.mode })
     }
 
     /// Has a network namespace made, and linked, for a container that is about to be born.

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use faaster_sys::child::{REPORT_BYTES, REPORT_FAILED, Step};
-use faaster_sys::clone3::{Birth, Namespaces};
+use faaster_sys::clone3::{Birth, Memory, Namespaces};
 use faaster_sys::fdpass;
 use faaster_sys::nested::{NUMBER_BYTES, Nested};
 use faaster_sys::pidfd::{Exit, PidFd, ProcessId};
@@ -115,6 +115,7 @@ fn inner_process(
         pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(NestedError::Descriptors)?;
     let nested = Nested {
         namespaces: Namespaces::Own,
+        memory: Memory::Copied,
         steps,
         report,
         proc,
