@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use crate::aside::{Alarm, Aside};
 use crate::birth::{BirthError, Nursery};
-use crate::cgroup::{self, Backend, CgroupError, Removal};
+use crate::cgroup::{self, Backend, CgroupError, Removal, Warmth};
 use crate::channel::{ChannelId, Channels, EngineId, Noted, Sent};
 use crate::claims::{Rate, WaitingId, WaitingRoom};
 use crate::config::{ConfigError, FuncletConfig};
@@ -146,6 +146,8 @@ pub(crate) struct Funclet {
     /// By runtime.
     pub(crate) fork_servers: Vec<Option<ForkServer>>,
     pub(crate) aside: Aside,
+    /// Where fork servers' children enter cgroups.
+    pub(crate) warmth: Option<Warmth>,
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
     pub(crate) waiting_sequence: u64,
@@ -202,6 +204,8 @@ impl Funclet {
         // would share our root and working directory, with which no mount namespace of a container can be entered.
         let network = link::start_network(&config, &faults);
         faults.at(FaultPoint::StartNetwork);
+        let has_fork_server = config.runtimes.iter().any(|runtime| !runtime.fork_server.is_empty());
+        let warmth = has_fork_server.then(Warmth::start).flatten();
         let reclaimer = config.reclaim_frozen.then(Reclaimer::start).flatten();
         let rootfs =
             rootfs::assemble(&config.run_dir, &config.code_dir, &config.runtimes, config.resolv_conf())
@@ -236,6 +240,7 @@ impl Funclet {
             timers: Timers::default(),
             pools,
             reclaimer,
+            warmth,
             demand_alarm: Alarm::Wanted,
             fork_servers,
             aside: Aside::new(),

@@ -216,6 +216,9 @@ impl Funclet {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
         self.waiting.push_for_container(waiting);
+        if let (Some(warmth), Some(_)) = (&self.warmth, &self.fork_servers[runtime]) {
+            warmth.keep(Nanos::now());
+        }
         self.faults.at(FaultPoint::ClaimWaiting);
         self.hurry();
         if self.slots_missing() > 0 {

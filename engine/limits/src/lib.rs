@@ -336,6 +336,10 @@ pub const FUNCTION_FDS_DEFAULT: u64 = 1024;
 pub const FUNCTION_FDS_MAX: u64 = 65_536;
 /// Bytes of the system call filters that a container's init reads.
 pub const INIT_FILTERS_BYTES_MAX: usize = 32 * 1024;
+/// So long after a claim that had to wait for a fork server's child, moves into cgroups are kept cheap for the next one.
+pub const GROUPS_WARM_FOR: Duration = Duration::from_secs(1);
+/// By a write this often: an RCU grace period takes longer.
+pub const GROUPS_WARM_INTERVAL: Duration = Duration::from_millis(4);
 /// Bytes of the message with which a container's init is told how to assemble it.
 pub const INIT_PLAN_BYTES_MAX: usize = 4096;
 

@@ -9,6 +9,7 @@ pub(crate) mod mountinfo;
 mod share;
 mod v1;
 mod v2;
+mod warm;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -19,6 +20,7 @@ use crate::reclaim::ReclaimFiles;
 
 pub(crate) use files::{Base, list_groups};
 use mountinfo::{Mounted, Version};
+pub(crate) use warm::Warmth;
 
 /// A step with cgroups that failed.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +123,7 @@ pub(crate) enum Removal {
 pub(crate) struct Group {
     /// Directory of its v2 part, to be born in.
     pub birth: Option<OwnedFd>,
-    /// `cgroup.procs` of each v1 part; the child writes itself into them.
+    /// What the child writes itself into, in each v1 part; it must have one thread.
     pub joins: Vec<OwnedFd>,
     pub limits: LimitFiles,
 }

@@ -18,6 +18,10 @@ const MEMORY: &str = "memory.limit_in_bytes";
 const SWAP: &str = "memory.memsw.limit_in_bytes";
 const CPU: &str = "cpu.shares";
 const PIDS: &str = "pids.max";
+/// Takes the one thread that writes to it, which is all that a process has when it joins. With `cgroup.procs` the kernel
+/// keeps every process of the machine from forking and ending meanwhile, and after some idleness begins with waiting for an
+/// RCU grace period, 10 to 20 ms (kernel/cgroup/cgroup.c, cgroup_procs_write_start; since 5.5).
+const JOIN: &str = "tasks";
 /// Shares that weigh as much as one nice-0 process.
 const SHARES_OF_A_PROCESS: u64 = 1024;
 /// Bounds of `cpu.shares` (kernel/sched/sched.h, MIN_SHARES and MAX_SHARES).
@@ -82,8 +86,7 @@ impl Hybrid {
     fn make_group(&self, name: &str) -> Result<Group, CgroupError> {
         let groups: Vec<Base> =
             self.hierarchies.iter().map(|h| h.top.make(name)).collect::<Result<_, _>>()?;
-        let joins =
-            groups.iter().map(|group| group.open_for_write("cgroup.procs")).collect::<Result<_, _>>()?;
+        let joins = groups.iter().map(|group| group.open_for_write(JOIN)).collect::<Result<_, _>>()?;
         let birth = match &self.core {
             Some(core) => Some(core.top.make(name)?.dir),
             None => None,
