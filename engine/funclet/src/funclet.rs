@@ -150,6 +150,8 @@ pub(crate) struct Funclet {
     pub(crate) warmth: Option<Warmth>,
     /// The container that is migrating itself into its cgroups.
     pub(crate) migrating: Option<(SlotId, Generation, Nanos)>,
+    /// When a fork server's child was last seen to be in its cgroups.
+    pub(crate) child_moved: Nanos,
     pub(crate) waiting_sequence: u64,
     pub(crate) shortage: Shortage,
     pub(crate) room: Room,
@@ -245,6 +247,7 @@ impl Funclet {
             fork_servers,
             aside: Aside::new(),
             migrating: None,
+            child_moved: Nanos(0),
             waiting_sequence: 0,
             shortage: Shortage::Over,
             room: Room::default(),
@@ -373,7 +376,7 @@ impl Funclet {
                     || self.stopping.is_none() && self.fork_server_due(now).is_some())
     }
 
-    fn is_migrating(&self, now: Nanos) -> bool {
+    pub(crate) fn is_migrating(&self, now: Nanos) -> bool {
         self.migrating.is_some_and(|(_, _, since)| now < since.after(MIGRATION_WAIT))
     }
 

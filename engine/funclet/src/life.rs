@@ -3,7 +3,7 @@
 //! Owns: the way from nothing to cold, and from anything to nothing. Must not know: claims' contents.
 
 use faaster_init::{RECORD_BYTES, Record};
-use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, POOL_REFILL_QUIET};
+use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, GROUPS_WARM_INTERVAL, POOL_REFILL_QUIET};
 use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
@@ -15,6 +15,7 @@ use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
 use crate::demand::Happening;
 use crate::fault::FaultPoint;
+use crate::forks::ForkServer;
 use crate::funclet::{Funclet, FuncletError, Timer};
 use crate::hello::HelloReader;
 use crate::ledger::share_bytes;
@@ -139,7 +140,8 @@ impl Funclet {
         match record {
             Record::Migrated => {
                 self.faults.at(FaultPoint::CreateMigrated);
-                if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
+                let is_last = self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation));
+                if is_last && !self.waits_for_child(id, generation) {
                     self.migrating = None;
                 }
             }
@@ -164,6 +166,16 @@ impl Funclet {
             }
         }
         Ok(())
+    }
+
+    /// Whether a fork server's child is about to enter the cgroups, too, and may wait for a grace period in which nobody
+    /// else can do anything with cgroups. It does not where another has just entered.
+    fn waits_for_child(&self, id: SlotId, generation: Generation) -> bool {
+        let Some(container) = self.slots.peek(id, generation) else { return false };
+        let is_ordered = container.unclaimed.as_ref().is_some_and(|unclaimed| unclaimed.passage.is_none());
+        self.fork_servers[container.runtime].as_ref().is_some_and(ForkServer::is_at_work)
+            && is_ordered
+            && Nanos::now().since(self.child_moved) >= GROUPS_WARM_INTERVAL
     }
 
     /// A container's file system stands.
@@ -193,7 +205,9 @@ impl Funclet {
 
     fn stand_aside(&mut self, id: SlotId, generation: Generation, now: Nanos) {
         let unclaimed = self.slots.peek(id, generation).and_then(|container| container.unclaimed.as_ref());
+        // To stop it would have to wait for whoever enters cgroups now.
         if unclaimed.is_none_or(|unclaimed| unclaimed.stage == Stage::Assembling)
+            || self.is_migrating(now)
             || self.aside.contains(id, generation)
             || !self.aside.may_begin(now)
         {

@@ -146,6 +146,11 @@ impl ForkServer {
         self.state == State::Ready && self.live.as_ref().is_some_and(room)
     }
 
+    /// Whether a child that it was asked for is not in its cgroups yet.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.under_way > 0)
+    }
+
     /// Whether it has made so many children that another is to take its place, and all of them are on their way.
     fn is_spent(&self) -> bool {
         self.live.as_ref().is_some_and(|live| live.forks >= self.forks_max && live.under_way == 0)

@@ -178,6 +178,8 @@ impl Funclet {
                 Ok(message) if &bytes[..message.bytes] == TAKEN && live.under_way > 0 => {
                     live.under_way -= 1;
                     live.taken += 1;
+                    self.child_moved = Nanos::now();
+                    self.migrating = None;
                     self.faults.at(FaultPoint::ForkTaken);
                     server.backoff.succeeded();
                     self.pass_on_output(runtime);
