@@ -156,6 +156,14 @@ class StartTest(unittest.TestCase):
         self.assertIn("CAP_SYS_ADMIN", ended.stderr)
         self.assertFalse((self.home / "run").exists())
 
+    def test_a_container_must_not_begin_with_a_program_that_needs_libraries(self):
+        ended = run_command("serve", *self.places, "--init=/usr/bin/env")
+        self.assertEqual(ended.returncode, 2, ended.stderr)
+        self.assertIn("/usr/bin/env cannot be process 1 of containers: it loads shared libraries", ended.stderr)
+        examined = run_command("doctor", *self.places, "--init=/usr/bin/env")
+        self.assertEqual(examined.returncode, 2, examined.stdout)
+        self.assertIn("/usr/bin/env cannot be process 1", examined.stdout)
+
     def test_ephemeral_data_is_removed_and_foreign_data_is_not(self):
         with Node("--ephemeral") as node:
             self.assertTrue(node.data.exists())

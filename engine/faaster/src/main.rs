@@ -9,6 +9,7 @@ mod config;
 mod containers;
 mod engine;
 mod exit;
+mod init_program;
 mod log;
 mod runtimes;
 mod signals;

@@ -17,6 +17,7 @@ use super::settings::{self, SettingsOnly};
 use crate::config::value::show_size;
 use crate::config::{Config, Machine};
 use crate::exit::Outcome;
+use crate::init_program::{self, Place};
 use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, embedded};
 use crate::supervisor::{self, holder, requirements};
@@ -300,16 +301,10 @@ fn budgets(config: &Config) -> Finding {
 }
 
 fn init(config: &Config) -> Finding {
-    let beside =
-        || std::env::current_exe().ok().map(|own| own.with_file_name("faaster-init")).filter(|p| p.is_file());
-    match (&config.init, embedded::has_init(), beside()) {
-        (Some(path), ..) => good("faaster-init", path.display()),
-        (None, true, _) => good("faaster-init", "built in"),
-        (None, false, Some(path)) => good("faaster-init", path.display()),
-        (None, false, None) => missing(
-            "faaster-init",
-            "neither built in nor beside this program: build it, or name it with --init",
-        ),
+    match init_program::find(config) {
+        Ok(Place::Named(path) | Place::Beside(path)) => good("faaster-init", path.display()),
+        Ok(Place::BuiltIn) => good("faaster-init", "built in"),
+        Err(error) => missing("faaster-init", error),
     }
 }
 

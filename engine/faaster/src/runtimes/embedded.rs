@@ -29,15 +29,14 @@ pub(crate) fn unpack(folder: &Path) -> Result<(), (PathBuf, io::Error)> {
     Ok(())
 }
 
-/// Writes the program for process 1 of containers, if it was built in; says where it is.
+/// Writes the program for process 1 of containers, which must have been built in ([`has_init`]); says where it is.
 ///
 /// # Errors
 /// What the file system refused, and where.
-pub(crate) fn unpack_init(folder: &Path) -> Result<Option<PathBuf>, (PathBuf, io::Error)> {
-    let Some(content) = INIT else { return Ok(None) };
+pub(crate) fn unpack_init(folder: &Path) -> Result<PathBuf, (PathBuf, io::Error)> {
     let path = folder.join("faaster-init");
-    match write(&path, content, 0o755) {
-        Ok(()) => Ok(Some(path)),
+    match write(&path, INIT.expect("asked before"), 0o755) {
+        Ok(()) => Ok(path),
         Err(error) => Err((path, error)),
     }
 }

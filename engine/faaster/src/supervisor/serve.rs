@@ -22,6 +22,7 @@ use super::start::{Role, Start};
 use super::watch::Supervisor;
 use crate::config::Config;
 use crate::exit::Outcome;
+use crate::init_program::{self, InitError, Place};
 use crate::log::Log;
 use crate::runtimes::roots::Roots;
 use crate::runtimes::{self, RuntimesError, embedded};
@@ -53,10 +54,8 @@ pub(crate) enum ServeError {
     Runtimes(#[from] RuntimesError),
     #[error("no runtime can be used: {0}")]
     NoRuntime(String),
-    #[error(
-        "the program for process 1 of containers, faaster-init, is neither built in nor beside {0}: build it with `cargo build --release -p faaster-init` (the README says how), or name it with --init"
-    )]
-    NoInit(PathBuf),
+    #[error(transparent)]
+    Init(#[from] InitError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
@@ -66,7 +65,7 @@ pub(crate) enum ServeError {
 impl ServeError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Lack(_) | Self::NoRuntime(_) | Self::NoInit(_) | Self::Runtimes(_) | Self::Network(_) => {
+            Self::Lack(_) | Self::NoRuntime(_) | Self::Init(_) | Self::Runtimes(_) | Self::Network(_) => {
                 Outcome::Refused
             }
             Self::Signals(_)
@@ -210,18 +209,14 @@ fn find_runtimes(
     Ok((found.runtimes.into_iter().map(bounded).collect(), roots.into_held()))
 }
 
-/// As configured, built in, or beside this program.
+/// Where the program for process 1 of containers is, unpacked if it is built in.
 fn find_init(config: &Config, directory: &Path) -> Result<PathBuf, ServeError> {
-    if let Some(path) = &config.init {
-        return Ok(path.clone());
+    match init_program::find(config)? {
+        Place::Named(path) | Place::Beside(path) => Ok(path),
+        Place::BuiltIn => {
+            embedded::unpack_init(directory).map_err(|(path, source)| ServeError::Unpack { path, source })
+        }
     }
-    let unpacked = embedded::unpack_init(directory);
-    if let Some(path) = unpacked.map_err(|(path, source)| ServeError::Unpack { path, source })? {
-        return Ok(path);
-    }
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.with_file_name("faaster-init");
-    if beside.is_file() { Ok(beside) } else { Err(ServeError::NoInit(own)) }
 }
 
 fn announce_sentence(supervisor: &Supervisor) {

@@ -55,7 +55,7 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// The init program, built if it is not there.
+/// The init program, built if it is not there; static, because containers begin where no library is.
 fn init_path() -> PathBuf {
     if let Some(path) = std::env::var_os("FAASTER_INIT") {
         return path.into();
@@ -63,8 +63,8 @@ fn init_path() -> PathBuf {
     let me = std::env::current_exe().unwrap();
     let path = me.ancestors().nth(2).unwrap().join("faaster-init");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built =
-        Command::new(cargo).args(["build", "-q", "-p", "faaster-init"]).stderr(Stdio::inherit()).status();
+    let words = "rustc -q -p faaster-init --bin faaster-init -- -C target-feature=+crt-static";
+    let built = Command::new(cargo).args(words.split(' ')).stderr(Stdio::inherit()).status();
     assert!(built.unwrap().success() && path.exists(), "cannot build faaster-init");
     path
 }
