@@ -9,10 +9,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::str::FromStr;
 
 use rustix::io::Errno;
+use rustix::net::netdevice::name_to_index;
 
 use crate::attribute::{Attribute, Attributes, Writer, split_body};
 use crate::connection::Connection;
-use crate::error::NetlinkError;
+use crate::error::{KernelError, NetlinkError};
 use crate::request::{Protocol, Request};
 use crate::wire::{DecodeError, FLAG_CREATE, FLAG_EXCLUSIVE, Message};
 
@@ -31,6 +32,8 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -178,6 +181,8 @@ pub enum Forwarding {
 struct Settings<'fd> {
     /// The number of a link that is to be made; the kernel chooses one without.
     index: Option<LinkIndex>,
+    /// Of a link that is to be made.
+    queues: Option<NonZeroU32>,
     name: Option<LinkName>,
     state: Option<LinkState>,
     mtu_bytes: Option<u32>,
@@ -201,6 +206,9 @@ impl Settings<'_> {
         }
         if let Some(mtu_bytes) = self.mtu_bytes {
             writer.u32(IFLA_MTU, mtu_bytes);
+        }
+        if let Some(queues) = self.queues {
+            writer.u32(IFLA_NUM_TX_QUEUES, queues.get()).u32(IFLA_NUM_RX_QUEUES, queues.get());
         }
         if let Some(mac) = &self.mac {
             writer.attribute(IFLA_ADDRESS, mac);
@@ -290,6 +298,14 @@ impl<'fd> VethEnd<'fd> {
     #[must_use]
     pub fn group(mut self, group: u32) -> Self {
         self.0.group = Some(group);
+        self
+    }
+
+    /// Gives it this many queues in either direction, for good. Unless said, the kernel makes one for each processor that
+    /// the machine may ever have, and then puts all but one out of use, which costs time and memory.
+    #[must_use]
+    pub fn queues(mut self, queues: NonZeroU32) -> Self {
+        self.0.queues = Some(queues);
         self
     }
 
@@ -515,6 +531,10 @@ pub struct Link {
     pub master: Option<LinkIndex>,
     /// The group it is in; 0 unless somebody put it into another.
     pub group: u32,
+    /// How many queues it was made with for what it sends; 0 if the kernel does not say.
+    pub sending_queues: u32,
+    /// How many for what it receives; 0 if the kernel does not say.
+    pub receiving_queues: u32,
     /// What it has carried.
     pub statistics: LinkStatistics,
 }
@@ -547,6 +567,8 @@ impl Link {
             peer_namespace: None,
             master: None,
             group: 0,
+            sending_queues: 0,
+            receiving_queues: 0,
             statistics: LinkStatistics::default(),
         };
         link.fill(attributes)?;
@@ -560,6 +582,8 @@ impl Link {
                 IFLA_IFNAME => self.name = attribute.text(),
                 IFLA_MTU => self.mtu_bytes = attribute.u32()?,
                 IFLA_GROUP => self.group = attribute.u32()?,
+                IFLA_NUM_TX_QUEUES => self.sending_queues = attribute.u32()?,
+                IFLA_NUM_RX_QUEUES => self.receiving_queues = attribute.u32()?,
                 // Other kinds of links have addresses of other sizes.
                 IFLA_ADDRESS => self.mac = attribute.mac().ok(),
                 IFLA_LINK => self.peer = LinkIndex::new(attribute.u32()?),
@@ -614,6 +638,19 @@ impl Connection {
             Err(error) => Err(error),
         }
     }
+
+    /// The number of a link, by an ioctl that takes no lock (`SIOCGIFINDEX`, netdevice(7)), unlike [`Connection::link`]. It
+    /// is meant for links that are there: for others the kernel first looks for a module of that name.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Kernel`]; `ENODEV` if there is none.
+    pub fn link_index(&self, name: &LinkName) -> Result<LinkIndex, NetlinkError> {
+        let found = name_to_index(self, name.as_str());
+        found.and_then(|index| LinkIndex::new(index).ok_or(Errno::NODEV)).map_err(|errno| {
+            let what = "find a link's number";
+            KernelError { what, errno, text: None, offset_bytes: None, attribute: None, missing: None }.into()
+        })
+    }
 }
 
 #[cfg(test)]
@@ -642,12 +679,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_asked_for_is_read_back(name in "[a-z0-9]{1,15}", index in 1_u32..1 << 31, mtu_bytes: u32, mac: Mac) {
+        fn what_is_asked_for_is_read_back(name in "[a-z0-9]{1,15}", index in 1_u32..1 << 31, mtu_bytes: u32, queues in 1_u32.., mac: Mac) {
             let (name, index) = (LinkName::new(&name).expect("letters"), LinkIndex::new(index).expect("in range"));
             let end = VethEnd::new(name.clone()).index(index).mtu_bytes(mtu_bytes).mac(mac).state(LinkState::Up);
+            let end = end.queues(NonZeroU32::new(queues).expect("one at least"));
             let link = Link::decode(&create_veth(&end, &end).body).expect("readable").expect("a link");
             prop_assert_eq!((link.name.as_str(), link.index, link.mtu_bytes), (name.as_str(), index, mtu_bytes));
             prop_assert_eq!((link.mac, link.state, link.kind.as_deref()), (Some(mac), LinkState::Up, Some("veth")));
+            prop_assert_eq!((link.sending_queues, link.receiving_queues), (queues, queues));
         }
     }
 }

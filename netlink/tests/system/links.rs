@@ -2,6 +2,7 @@
 //!
 //! Owns: the tests. Must not know: the encoding.
 
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use crate::namespaces::{Namespace, name};
 
 const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 7];
+const QUEUES: NonZeroU32 = NonZeroU32::new(3).expect("not 0");
 
 #[test]
 fn a_veth_pair_is_born_in_two_namespaces() -> Result<()> {
@@ -21,16 +23,20 @@ fn a_veth_pair_is_born_in_two_namespaces() -> Result<()> {
     let mut near = host.connect(Protocol::Route)?;
     let mut far = slot.connect(Protocol::Route)?;
     near.run(&create_veth(
-        &VethEnd::new(name("fv0")).state(LinkState::Up).mtu_bytes(1400),
-        &VethEnd::new(name("eth0")).namespace(slot.as_fd()).mac(MAC).mtu_bytes(1400),
+        &VethEnd::new(name("fv0")).state(LinkState::Up).mtu_bytes(1400).queues(NonZeroU32::MIN),
+        &VethEnd::new(name("eth0")).namespace(slot.as_fd()).mac(MAC).mtu_bytes(1400).queues(QUEUES),
     ))?;
     let eth0 = far.link(name("eth0"))?.context("the far end is in its namespace")?;
     assert_eq!((eth0.mac, eth0.mtu_bytes, eth0.state), (Some(MAC), 1400, LinkState::Down));
+    assert_eq!((eth0.sending_queues, eth0.receiving_queues), (QUEUES.get(), QUEUES.get()));
     far.run(&LinkChange::new(eth0.index).state(LinkState::Up).request())?;
 
     let fv0 = near.link(name("fv0"))?.context("the near end is here")?;
     assert_eq!((fv0.kind.as_deref(), fv0.mtu_bytes, fv0.state), (Some("veth"), 1400, LinkState::Up));
     assert_eq!((fv0.carrier, fv0.loopback), (LinkState::Up, false), "both ends are up");
+    assert_eq!((fv0.sending_queues, fv0.receiving_queues), (1, 1));
+    assert_eq!(near.link_index(&name("fv0"))?, fv0.index);
+    assert_eq!(far.link_index(&name("eth0"))?, eth0.index, "each by its own namespace");
     assert_eq!(fv0.peer, Some(eth0.index));
     assert_eq!(fv0.peer_namespace, near.namespace_id(slot.as_fd())?);
     assert!(fv0.peer_namespace.is_some());
@@ -38,6 +44,8 @@ fn a_veth_pair_is_born_in_two_namespaces() -> Result<()> {
 
     near.run(&delete_link(fv0.index))?;
     assert_eq!(near.link(fv0.index)?, None);
+    let none = near.link_index(&name("fv0")).expect_err("it is gone");
+    assert_eq!(none.kernel_errno(), Some(Errno::NODEV));
     assert_eq!(far.link(name("eth0"))?, None, "both ends are gone");
     Ok(())
 }

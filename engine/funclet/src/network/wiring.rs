@@ -3,6 +3,7 @@
 //! Owns: the order of the messages. Must not know: threads, when links are made.
 //! Costs: docs/decisions.md. Every message waits for the kernel's one lock of network configuration.
 
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use faaster_limits::{FLOW_LISTINGS_MAX, FLOWS_FORGOTTEN_AT_ONCE_MAX};
@@ -43,8 +44,6 @@ pub enum WiringError {
     Batch(#[from] Box<BatchError>),
     #[error("cannot bring up the loopback of a namespace that was just made")]
     Loopback(#[source] NetlinkError),
-    #[error("a link that was just made is not there")]
-    Vanished,
     #[error("the kernel tracks too many flows of containers that are gone")]
     Flows,
 }
@@ -56,7 +55,7 @@ impl WiringError {
             Self::Enter(errno) | Self::Lost(errno) => *errno,
             Self::Netlink(error) | Self::Loopback(error) => error.kernel_errno().unwrap_or(Errno::IO),
             Self::Refused(error) => error.errno,
-            Self::Batch(_) | Self::Vanished | Self::Flows => Errno::IO,
+            Self::Batch(_) | Self::Flows => Errno::IO,
         }
     }
 }
@@ -233,11 +232,15 @@ impl Wiring {
         namespace: BorrowedFd<'_>,
         mode: NetworkMode,
     ) -> Result<(), WiringError> {
-        let outer =
-            VethEnd::new(place.name.clone()).mac(OUTER_MAC).mtu_bytes(self.mtu_bytes).group(group_of(mode));
+        let outer = VethEnd::new(place.name.clone())
+            .mac(OUTER_MAC)
+            .mtu_bytes(self.mtu_bytes)
+            .queues(NonZeroU32::MIN)
+            .group(group_of(mode));
         let inner = VethEnd::new(LinkName::new(INNER_NAME).expect("a name"))
             .mac(place.mac)
             .mtu_bytes(self.mtu_bytes)
+            .queues(NonZeroU32::MIN)
             .namespace(namespace);
         let request = create_veth(&outer, &inner);
         match self.route.run(&request) {
@@ -260,7 +263,7 @@ impl Wiring {
     }
 
     fn set_up_outside(&mut self, place: &Place) -> Result<LinkIndex, WiringError> {
-        let link = self.route.link(&place.name)?.ok_or(WiringError::Vanished)?.index;
+        let link = self.route.link_index(&place.name)?;
         let change = self.quieten(LinkChange::new(link).forwarding_v4(Forwarding::On));
         let mut requests = vec![change.request(), LinkChange::new(link).state(LinkState::Up).request()];
         for address in place.addresses() {
@@ -274,7 +277,7 @@ impl Wiring {
 
     fn set_up_inside(&mut self, place: &Place, inside: &mut Connection) -> Result<LinkIndex, WiringError> {
         let name = LinkName::new(INNER_NAME).expect("a name");
-        let index = inside.link(name)?.ok_or(WiringError::Vanished)?.index;
+        let index = inside.link_index(&name)?;
         let mut requests = Vec::new();
         if self.link_local == LinkLocalKind::Quiet {
             requests.push(self.quieten(LinkChange::new(index)).request());
