@@ -345,6 +345,11 @@ pub const INIT_PLAN_BYTES_MAX: usize = 4096;
 
 /// So long a birth waits for a network namespace that another thread makes for it, before it makes its own.
 pub const NAMESPACE_WAIT_MAX: Duration = Duration::from_millis(1);
+/// So long after a claim that waited for its container a network namespace is made for the next such claim. The first
+/// one's boot needs the processors more.
+pub const NETWORK_SPARE_AFTER: Duration = Duration::from_millis(5);
+/// So long after the last such claim that namespace is kept.
+pub const NETWORK_SPARE_FOR: Duration = Duration::from_secs(60);
 /// Rules of the network, and what the host was set to for it, are looked at this often.
 pub const NETWORK_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -24,6 +24,7 @@ mod plan;
 pub mod prepare;
 mod resolver;
 mod rules;
+mod spare;
 mod wirer;
 mod wiring;
 

@@ -22,7 +22,8 @@ use rustix::thread::CpuSet;
 
 use super::plan::{Place, Plan};
 use super::rules::{self, BASE_CHAINS, Surroundings};
-use super::wiring::{Attached, Wiring, WiringError, Wish};
+use super::spare::Spare;
+use super::wiring::{Attached, Fresh, Wiring, WiringError, Wish};
 use super::{NetworkConfig, NetworkError, Opened, host};
 use crate::config::FuncletConfig;
 use crate::fault::{FaultPoint, Faults};
@@ -125,6 +126,7 @@ impl Wirer {
             rope,
             cores,
             under_way: Arc::clone(&under_way),
+            spare: Spare::none(),
             faults: faults.clone(),
         };
         let (tell, told) = sync_channel(1);
@@ -194,6 +196,7 @@ struct Thread {
     rope: OwnedFd,
     cores: CpuSet,
     under_way: Arc<AtomicUsize>,
+    spare: Spare<Fresh>,
     faults: Faults,
 }
 
@@ -202,7 +205,8 @@ impl Thread {
     fn run(mut self) {
         let mut due = Instant::now();
         loop {
-            match self.incoming.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            let next = self.spare.due().map_or(due, |spare| spare.min(due));
+            match self.incoming.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(errand) => {
                     match errand {
                         Errand::Wire(order) => self.carry_out(order),
@@ -213,10 +217,12 @@ impl Thread {
                     }
                     self.under_way.fetch_sub(1, Ordering::AcqRel);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // With nothing else to do.
+                Err(RecvTimeoutError::Timeout) => self.keep_spare(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= due {
+                self.spare.age(Instant::now());
                 self.guard.look(&mut self.wiring);
                 due = Instant::now() + NETWORK_WATCH_INTERVAL;
             }
@@ -237,7 +243,11 @@ impl Thread {
             let is_late = decided.swap(true, Ordering::AcqRel);
             if is_late || namespace.send(copy).is_err() { Wish::GivenUp } else { Wish::Taken }
         };
-        let outcome = match self.wiring.make_namespace(hand_over) {
+        let made = match self.spare.take(Instant::now()) {
+            Some(fresh) => Ok((hand_over(fresh.namespace.as_fd()) == Wish::Taken).then_some(fresh)),
+            None => self.wiring.make_namespace(hand_over),
+        };
+        let outcome = match made {
             Ok(Some(fresh)) => self.wiring.wire_fresh(&place, fresh, mode),
             Err(error @ WiringError::Loopback(_)) => Err(error),
             Err(WiringError::Lost(_)) => {
@@ -246,6 +256,20 @@ impl Thread {
             Ok(None) | Err(_) => return,
         };
         self.answer(slot, generation, outcome);
+    }
+
+    /// For the next commission. Without one, that makes its own.
+    fn keep_spare(&mut self) {
+        if !self.spare.is_due(Instant::now()) {
+            return;
+        }
+        match self.wiring.make_namespace(|_| Wish::Taken) {
+            Ok(Some(fresh)) => self.spare.put(fresh),
+            Err(WiringError::Lost(_)) => {
+                panic!("the network thread cannot come back from a namespace it made")
+            }
+            Ok(None) | Err(_) => {}
+        }
     }
 
     fn answer(&self, slot: SlotId, generation: Generation, outcome: Result<Attached, WiringError>) {

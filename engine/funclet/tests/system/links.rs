@@ -182,3 +182,53 @@ fn a_container_made_for_a_claim_has_a_network_as_a_pooled_one_has() {
         assert_eq!(node.stop(), 0);
     }
 }
+
+/// Network namespaces that a process holds open, its own aside.
+fn held_namespaces(pid: u32) -> HashSet<PathBuf> {
+    let own = std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| *target != own && target.to_string_lossy().starts_with("net:[")).collect()
+}
+
+#[test]
+fn a_namespace_is_ready_for_the_next_claim_that_waits_for_its_container() {
+    if !can_run() {
+        return;
+    }
+    if rustix::thread::sched_getaffinity(None).unwrap().count() < 2 {
+        eprintln!("skipped: with one processor namespaces are not made beside their containers");
+        return;
+    }
+    unshare_network().unwrap();
+    let mut node = Node::start(Options {
+        pool: 0,
+        network: Some(NetworkMode::Egress),
+        runtimes: vec![provided()],
+        ..Options::default()
+    });
+    let code = node.code(1, &[("bootstrap", "")]);
+    let funclet = node.funclet_pid();
+    assert_eq!(held_namespaces(funclet), HashSet::new(), "nobody has wanted one");
+    let mut instances = vec![node.engine.claim(0, code)];
+    // Whether a claim's namespace is made ahead is for the funclet's threads to say: one that is late makes its own.
+    let mut is_used = false;
+    for _ in 0..10 {
+        let used: HashSet<PathBuf> = instances.iter().map(namespace).collect();
+        eventually("the next namespace is there", || {
+            let held = held_namespaces(funclet);
+            held.len() == 1 && held.is_disjoint(&used)
+        });
+        let ready = held_namespaces(funclet);
+        let instance = node.engine.claim(0, code);
+        assert_wired(&instance);
+        is_used |= ready.contains(&namespace(&instance));
+        assert!(!used.contains(&namespace(&instance)), "nobody has had it");
+        instances.push(instance);
+        if is_used {
+            break;
+        }
+    }
+    assert!(is_used, "a claim gets the namespace that is ready");
+    assert_eq!(node.stop(), 0);
+}
