@@ -27,9 +27,10 @@ def main():
     from faaster_runtime import prime
 
     prime.run(RUNTIME_DIR)
-    from faaster_runtime import load, serve
+    from faaster_runtime import load, logs, serve
 
     load.expect(TASK_DIR)
+    logs.prepare()
     if is_fork_server:
         from faaster_runtime import fork_server
 

@@ -38,6 +38,9 @@ REFUSED = ((resource.RLIMIT_CORE, 1), (resource.RLIMIT_RTPRIO, 0), (resource.RLI
 _libc = ctypes.CDLL(None, use_errno=True)
 # prctl(2) reads five words whatever it is asked for.
 _libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+# Looked up and packed here, once: a child would write to some forty pages for it that it shares with its siblings.
+_capset = _libc.capset
+_NO_CAPABILITIES = struct.pack("Ii", CAPABILITY_VERSION, 0), struct.pack("6I", 0, 0, 0, 0, 0, 0)
 
 
 class Program(ctypes.Structure):
@@ -77,7 +80,7 @@ def drop_to(user):
     os.setresuid(user, user, user)
     _checked(_libc.prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     # A change from a user of the outside keeps all capabilities of the inside.
-    _checked(_libc.capset, struct.pack("Ii", CAPABILITY_VERSION, 0), struct.pack("6I", 0, 0, 0, 0, 0, 0))
+    _checked(_capset, *_NO_CAPABILITIES)
     _checked(_libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _checked(_libc.prctl, PR_SET_DUMPABLE, 1, 0, 0, 0)
 

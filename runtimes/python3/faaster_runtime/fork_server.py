@@ -21,6 +21,7 @@ TAKEN = b"taken"
 # namespace, channel, log, adoption, cgroup.procs ...
 ORDER = struct.Struct("<4I")
 ORDER_FDS_MAX = 16
+NUMBER = struct.Struct("<i")
 CHANNEL_FD = 3
 ADOPTION_FD = 4
 PIDFD_FD = 5
@@ -159,5 +160,5 @@ def tell_number(fd):
     while os.getppid() != INIT:
         # The one in between ends with its next instruction.
         os.sched_yield()
-    os.write(fd, struct.pack("<i", os.getpid()))
+    os.write(fd, NUMBER.pack(os.getpid()))
     os.close(fd)

@@ -153,7 +153,10 @@ class _LastResort(logging.Handler):
 
 
 def prepare():
-    """For both kinds of instance, before any code of the user runs."""
+    """For both kinds of instance, before any code of the user runs. Done once: a fork server does it for its children, which
+    would write to some sixty pages for it that they share."""
+    if isinstance(logging.lastResort, _LastResort):
+        return
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     logging.lastResort = _LastResort()

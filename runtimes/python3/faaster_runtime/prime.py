@@ -26,7 +26,7 @@ ABOUT = {
     "timeoutMs": 1000,
     "concurrency": 0,
     "userId": "prime",
-    "env": {},
+    "env": {"PRIME": "1"},
 }
 
 _found = None
@@ -92,7 +92,7 @@ def _find():
 def _first_calls(ours, theirs, task_dir):
     """As serve.py does it, from `load` to the second answer."""
     from . import context, execute, logs, serve
-    from .frames import INVOKE, READY, Channel, frame
+    from .frames import INVOKE, Channel, frame
 
     channel = Channel(ours.fileno(), None)
     theirs.sendall(_load)
@@ -100,7 +100,9 @@ def _first_calls(ours, theirs, task_dir):
     handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)
     run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))
-    channel.out.append(frame(READY, 0))
+    channel.out.append(serve.READY_FRAME)
+    channel.flush()
+    execute.is_async(handler)
     for _ in range(2):
         theirs.sendall(frame(INVOKE, 1, b'{"name":"prime"}', b'{"requestId":"prime"}'))
         for call in channel.receive():

@@ -13,6 +13,7 @@ EXIT_GARBAGE = 70  # EX_SOFTWARE of sysexits.h: the other side broke the protoco
 # Made once: what a fork server has made, its children need not.
 _ABOUT_US = {"protocol": 1, "runtime": "python" + platform.python_version(), "features": ["concurrent"]}
 HELLO_FRAME = frame(HELLO, 0, meta=json.dumps(_ABOUT_US).encode())
+READY_FRAME = frame(READY, 0, meta=b'{"features":["ping"]}')
 
 
 def run(fd, task_dir, core_modules):
@@ -29,7 +30,6 @@ def _run(channel, task_dir, core_modules):
     channel.flush()
 
     about = json.loads(channel.receive_load())
-    logs.prepare()
     concurrency = about.get("concurrency") or 0
     finish_lines = lambda call: None
     server = None
@@ -40,7 +40,7 @@ def _run(channel, task_dir, core_modules):
     handler = _load(channel, about, task_dir, core_modules)
     channel.make_call = context.function_context(about)
     post = execute.make_post(channel, finish_lines)
-    channel.out.append(frame(READY, 0, meta=b'{"features":["ping"]}'))
+    channel.out.append(READY_FRAME)
     channel.flush()
 
     end = lambda reason: _end(channel, reason)
