@@ -9,6 +9,7 @@ import subprocess
 
 from .errors import Invalid
 from .findings import Finding, percentile
+from .processes import EVERY_CORE
 
 TEST = ["cargo", "test", "--locked", "--release", "-p", "faaster-funclet", "--test", "system", "--"]
 ONLY = ["--ignored", "--exact", "--nocapture", "whole::whole_containers"]
@@ -18,7 +19,8 @@ SECONDS_MAX = 900
 
 def measure(tools, _options, log):
     """Medians, and their ratios."""
-    inside = ["unshare", "--net", "--", *TEST, *ONLY]
+    # As the engine of the other sections: all cores, for all contenders.
+    inside = ["taskset", "-c", EVERY_CORE, "unshare", "--net", "--", *TEST, *ONLY]
     done = subprocess.run(
         inside,
         cwd=tools.repository,

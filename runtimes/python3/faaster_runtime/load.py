@@ -2,8 +2,10 @@
 
 Owns: sys.path, the environment, the choice of module. Must not know: frames, threads.
 """
+import _imp
 import importlib
 import importlib.machinery as machinery
+import importlib.util
 import os
 import sys
 import time
@@ -13,6 +15,7 @@ from .failure import LoadError, user_stack
 # Where vendored packages may lie, in the order of the search.
 PACKAGE_FOLDERS = ("python", "vendor")
 LAYER_DIR = "/opt/python"
+BUILTIN = frozenset(sys.builtin_module_names)
 LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
     (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
@@ -27,15 +30,16 @@ def expect(task_dir):
 
 def apply_environment(load, task_dir):
     """The function's own variables, then the names under which AWS's libraries look for what they run in."""
-    os.environ.update(
-        LAMBDA_TASK_ROOT=task_dir,
-        _HANDLER=load.get("handler", ""),
-        AWS_LAMBDA_FUNCTION_NAME=load.get("functionName", ""),
-        AWS_LAMBDA_FUNCTION_VERSION=load.get("functionVersion", ""),
-        AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(load.get("memoryMB", "")),
-    )
-    os.environ.update(load.get("env") or {})
-    if "TZ" in os.environ:
+    # One by one: update() asks abstract base classes first what it is given, on pages that siblings share.
+    environment = os.environ
+    environment["LAMBDA_TASK_ROOT"] = task_dir
+    environment["_HANDLER"] = load.get("handler", "")
+    environment["AWS_LAMBDA_FUNCTION_NAME"] = load.get("functionName", "")
+    environment["AWS_LAMBDA_FUNCTION_VERSION"] = load.get("functionVersion", "")
+    environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = str(load.get("memoryMB", ""))
+    for name, value in (load.get("env") or {}).items():
+        environment[name] = value
+    if "TZ" in environment:
         time.tzset()
 
 
@@ -68,13 +72,14 @@ def _is_module(task_dir, entry):
     return os.path.isfile(os.path.join(task_dir, entry, "__init__.py"))
 
 
-def find_handler(spec, task_dir):
-    """The callable that `spec` names: `module.function`, `pkg/module.function` or `pkg.module.function`."""
+def find_handler(spec, task_dir, entries):
+    """The callable that `spec` names: `module.function`, `pkg/module.function` or `pkg.module.function`. `entries` are the
+    names in the function's folder."""
     path, _, attribute = spec.rpartition(".")
     name = path.replace("/", ".")
     if not attribute or not name or "" in name.split("."):
         raise LoadError("Runtime.MalformedHandlerName", f"handler '{spec}' is not of the form module.function")
-    module = _import(spec, name, task_dir)
+    module = _import(spec, name, task_dir, entries)
     try:
         handler = getattr(module, attribute)
     except AttributeError:
@@ -87,9 +92,9 @@ def find_handler(spec, task_dir):
     return handler
 
 
-def _import(spec, name, task_dir):
+def _import(spec, name, task_dir, entries):
     try:
-        return importlib.import_module(name)
+        return _import_file(name, task_dir) if _is_plain(name, entries) else importlib.import_module(name)
     except ModuleNotFoundError as missing:
         # Is it the handler's own module (or a package on the way to it), or something that it imports?
         if missing.name and (name == missing.name or name.startswith(missing.name + ".")):
@@ -107,6 +112,28 @@ def _import(spec, name, task_dir):
         raise LoadError(
             "Runtime.UserCodeSyntaxError", f"syntax error in module '{name}': {wrong.msg} ({where})", stack
         ) from wrong
+
+
+def _is_plain(name, entries):
+    """Whether a module could only be the one file of its name in the function's folder."""
+    if name in sys.modules or name in BUILTIN or _imp.is_frozen(name):
+        return False
+    return [entry for entry in entries if entry.partition(".")[0] == name] == [name + ".py"]
+
+
+def _import_file(name, task_dir):
+    """As import_module() does it once it has found the file. The search costs more than the rest: it asks every finder,
+    and lists the folder again."""
+    path = f"{task_dir}/{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path, loader=machinery.SourceFileLoader(name, path))
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    # It may have put something else there.
+    return sys.modules[name]
 
 
 def _import_error(name, cause):

@@ -96,7 +96,7 @@ def _first_calls(ours, theirs, task_dir):
 
     channel = Channel(ours.fileno(), None)
     theirs.sendall(_load)
-    about = json.loads(channel.receive_load())
+    about = json.loads(channel.receive_load().decode())
     handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)
     run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))

@@ -29,7 +29,7 @@ def _run(channel, task_dir, core_modules):
     channel.out.append(HELLO_FRAME)
     channel.flush()
 
-    about = json.loads(channel.receive_load())
+    about = json.loads(channel.receive_load().decode())
     concurrency = about.get("concurrency") or 0
     finish_lines = lambda call: None
     server = None
@@ -62,7 +62,7 @@ def load_handler(about, task_dir, core_modules):
     entries = os.listdir(task_dir)
     load.set_search_path(task_dir, entries)
     load.make_room(task_dir, entries, core_modules)
-    return load.find_handler(about.get("handler", ""), task_dir)
+    return load.find_handler(about.get("handler", ""), task_dir, entries)
 
 
 def _load(channel, about, task_dir, core_modules):
