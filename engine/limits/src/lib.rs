@@ -349,7 +349,7 @@ pub const NAMESPACE_WAIT_MAX: Duration = Duration::from_millis(1);
 /// one's boot needs the processors more.
 pub const NETWORK_SPARE_AFTER: Duration = Duration::from_millis(5);
 /// So long after the last such claim that namespace is kept.
-pub const NETWORK_SPARE_FOR: Duration = Duration::from_secs(60);
+pub const NETWORK_SPARE_FOR: Duration = Duration::from_secs(10);
 /// Rules of the network, and what the host was set to for it, are looked at this often.
 pub const NETWORK_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
