@@ -1,6 +1,7 @@
 """The python3 runtime's own import of a handler's file: as importlib's, where it is used, and only where that finds the file."""
 import json
 import pathlib
+import py_compile
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,12 @@ CASES = {
     "a file that is not Python": ("index", {"index.py": "def (:\n"}, True),
     "a file without what it needs": ("index", {"index.py": "import nowhere\n"}, True),
     "a file beside its bytecode's folder": ("index", {"index.py": "A = 1\n", "__pycache__/other.pyc": "x"}, True),
+    "a file beside its own bytecode": ("index", {"index.py": "A = 1\n", "__pycache__/other.pyc": "x"}, True),
+    "a file that says how it is encoded": ("index", {"index.py": "# coding: latin-1\nSOURCE = True\nA = 1\n"}, True),
+    "a file with a mark of byte order": ("index", {"index.py": "\ufeffA = 1\n"}, True),
+    "a file with other ends of lines": ("index", {"index.py": "A = 1\r\nB = '''x\r\n'''\r\n"}, True),
+    "a large file": ("index", {"index.py": "A = 1\n" + "# a line\n" * 20_000}, True),
+    "an empty file": ("index", {"index.py": ""}, True),
     "a package before a file": ("index", {"index.py": "A = 1\n", "index/__init__.py": "B = 2\n"}, False),
     "a folder that is no package": ("index", {"index.py": "A = 1\n", "index/data.txt": "x"}, False),
     "a module in a package": ("pkg.index", {"pkg/__init__.py": "", "pkg/index.py": "A = 1\n"}, False),
@@ -69,9 +76,19 @@ class Import(unittest.TestCase):
                     file = pathlib.Path(task, path)
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.write_text(textwrap.dedent(content))
+                if case == "a file beside its own bytecode":
+                    py_compile.compile(str(pathlib.Path(task, "index.py")), doraise=True)
                 (plain, ours), (_, theirs) = (self.output_of(name, task, way) for way in ("ours", "theirs"))
                 self.assertEqual(ours, theirs)
                 self.assertEqual(plain, is_plain)
+
+    def test_a_folder_with_a_files_name_is_no_module(self):
+        with tempfile.TemporaryDirectory() as task:
+            pathlib.Path(task, "index.py").mkdir()
+            _, found = self.output_of("index", task, "ours")
+        self.assertEqual(found["failed"], "LoadError")
+        self.assertIn("there is no module 'index'", found["text"])
+        self.assertFalse(found["is_known"])
 
     def output_of(self, name, task, way):
         done = subprocess.run(

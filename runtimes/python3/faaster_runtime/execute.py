@@ -4,6 +4,7 @@ Must not know: which thread it runs in, when frames are written.
 """
 import asyncio
 import inspect
+import types
 
 from . import failure, logs
 from .frames import ERROR, FRAME_HEADER, RESPONSE, RESULT_BYTES_MAX, RESULT_FRAME_BYTES_MAX, cancelled_frame, frame
@@ -123,4 +124,7 @@ async def _await(awaitable):
 
 def is_async(handler):
     """Whether calling it gives a coroutine: an `async def`, or an object whose __call__ is one."""
+    # `inspect` asks functions more than that: whether somebody has marked them (3.12), or wrapped them.
+    if type(handler) is types.FunctionType and not handler.__dict__:
+        return handler.__code__.co_flags & inspect.CO_COROUTINE != 0
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))

@@ -5,7 +5,9 @@ Owns: the way of a child into its container. Must not know: functions; it runs n
 their channels. One thread only: a fork copies no other. It is root of a user namespace that the containers' own are
 below of, and nobody outside of that.
 """
+import _random
 import _signal
+import functools
 import os
 import signal
 import socket
@@ -28,6 +30,11 @@ PIDFD_FD = 5
 INIT = 1
 # RAND(7): its generators look whether the process has been forked. LibreSSL counts otherwise, and is below.
 OPENSSL_FORK_SAFE = (1, 1, 1)
+# A number: to look up its name is to hash it, on pages that siblings share.
+OPEN_FILES_MAX = os.sysconf_names["SC_OPEN_MAX"]
+
+# Once all is imported.
+_reseeding = []
 
 
 def serve(control_fd, filters_fd, live):
@@ -38,6 +45,7 @@ def serve(control_fd, filters_fd, live):
     # The kernel reaps children at once: a dead one that came from outside keeps its container from ending.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # What these make once in a process, the children need not.
+    _reseeding[:] = _find_generators()
     renew()
     at_fork.collected()
     order = descriptors = None
@@ -126,7 +134,7 @@ def _place(channel, adoption, pidfd):
     staged = [os.dup(descriptor) for descriptor in (channel, adoption, pidfd)]
     for descriptor, target in zip(staged, (CHANNEL_FD, ADOPTION_FD, PIDFD_FD)):
         os.dup2(descriptor, target)
-    os.closerange(PIDFD_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    os.closerange(PIDFD_FD + 1, os.sysconf(OPEN_FILES_MAX))
 
 
 def _own_input():
@@ -146,13 +154,22 @@ def _tell():
 def renew():
     """What siblings must not share: the state of every random number generator that is loaded. (secrets, uuid4 and
     SystemRandom ask the kernel each time; OpenSSL from 1.1.1 on reseeds by itself where it finds that it was forked.)"""
-    loaded = sys.modules.get
+    for reseed in _reseeding or _find_generators():
+        reseed()
+
+
+def _find_generators():
+    """What renews them, looked up where nothing is shared yet: a child would write to some twenty pages for it."""
+    found, loaded = [], sys.modules.get
     if loaded("random"):
+        # Its seed() also forgets what gauss() keeps for its next call. Once is enough: nobody draws in between.
         loaded("random").seed()
+        found.append(functools.partial(_random.Random.seed, loaded("random").seed.__self__))
     if loaded("numpy") and hasattr(loaded("numpy"), "random"):
-        loaded("numpy").random.seed()
+        found.append(loaded("numpy").random.seed)
     if loaded("ssl") and loaded("ssl").OPENSSL_VERSION_INFO < OPENSSL_FORK_SAFE:
-        loaded("ssl").RAND_add(os.urandom(32), 32.0)
+        found.append(lambda: loaded("ssl").RAND_add(os.urandom(32), 32.0))
+    return found
 
 
 def tell_number(fd):

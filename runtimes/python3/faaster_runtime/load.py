@@ -9,13 +9,29 @@ import importlib.util
 import os
 import sys
 import time
+import types
 
 from .failure import LoadError, user_stack
+from .frames import READ_BYTES
 
 # Where vendored packages may lie, in the order of the search.
 PACKAGE_FOLDERS = ("python", "vendor")
 LAYER_DIR = "/opt/python"
+OWN_VARIABLES = (
+    "LAMBDA_TASK_ROOT",
+    "_HANDLER",
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+)
 BUILTIN = frozenset(sys.builtin_module_names)
+BYTECODE_FOLDER = "__pycache__"
+# Of bytecode that lies where it is expected; empty where it does not, or is of another kind (-O).
+_BYTECODE_SUFFIX = (
+    f".{sys.implementation.cache_tag}.pyc"
+    if sys.implementation.cache_tag and not sys.flags.optimize and not sys.pycache_prefix
+    else ""
+)
 LOADERS = (
     (machinery.ExtensionFileLoader, machinery.EXTENSION_SUFFIXES),
     (machinery.SourceFileLoader, machinery.SOURCE_SUFFIXES),
@@ -31,12 +47,10 @@ def expect(task_dir):
 def apply_environment(load, task_dir):
     """The function's own variables, then the names under which AWS's libraries look for what they run in."""
     # One by one: update() asks abstract base classes first what it is given, on pages that siblings share.
-    environment = os.environ
-    environment["LAMBDA_TASK_ROOT"] = task_dir
-    environment["_HANDLER"] = load.get("handler", "")
-    environment["AWS_LAMBDA_FUNCTION_NAME"] = load.get("functionName", "")
-    environment["AWS_LAMBDA_FUNCTION_VERSION"] = load.get("functionVersion", "")
-    environment["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = str(load.get("memoryMB", ""))
+    environment, get = os.environ, load.get
+    own = task_dir, get("handler", ""), get("functionName", ""), get("functionVersion", ""), str(get("memoryMB", ""))
+    for name, value in zip(OWN_VARIABLES, own):
+        environment[name] = value
     for name, value in (load.get("env") or {}).items():
         environment[name] = value
     if "TZ" in environment:
@@ -94,7 +108,7 @@ def find_handler(spec, task_dir, entries):
 
 def _import(spec, name, task_dir, entries):
     try:
-        return _import_file(name, task_dir) if _is_plain(name, entries) else importlib.import_module(name)
+        return _import_file(name, task_dir, entries) if _is_plain(name, entries) else importlib.import_module(name)
     except ModuleNotFoundError as missing:
         # Is it the handler's own module (or a package on the way to it), or something that it imports?
         if missing.name and (name == missing.name or name.startswith(missing.name + ".")):
@@ -121,19 +135,57 @@ def _is_plain(name, entries):
     return [entry for entry in entries if entry.partition(".")[0] == name] == [name + ".py"]
 
 
-def _import_file(name, task_dir):
+def _import_file(name, task_dir, entries):
     """As import_module() does it once it has found the file. The search costs more than the rest: it asks every finder,
     and lists the folder again."""
     path = f"{task_dir}/{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path, loader=machinery.SourceFileLoader(name, path))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    loader = machinery.SourceFileLoader(name, path)
+    if BYTECODE_FOLDER in entries or not _BYTECODE_SUFFIX:
+        spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+        module, execute = importlib.util.module_from_spec(spec), loader.exec_module
+    else:
+        module, execute = _module_of(name, path, task_dir, loader), _execute
+    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        execute(module)
     except BaseException:
         sys.modules.pop(name, None)
         raise
     # It may have put something else there.
     return sys.modules[name]
+
+
+def _module_of(name, path, task_dir, loader):
+    """What module_from_spec() makes for a file, of which there is no bytecode. All that it asks on the way would be asked in
+    every child of a fork server, and written to pages that these share."""
+    spec = machinery.ModuleSpec(name, loader, origin=path)
+    spec.has_location = True
+    spec.cached = f"{task_dir}/{BYTECODE_FOLDER}/{name}{_BYTECODE_SUFFIX}"
+    module = types.ModuleType(name)
+    about = module.__dict__
+    about["__loader__"], about["__spec__"], about["__package__"] = loader, spec, ""
+    about["__file__"], about["__cached__"] = path, spec.cached
+    return module
+
+
+def _execute(module):
+    path = module.__file__
+    try:
+        source = _read(path)
+    except IsADirectoryError:
+        raise ModuleNotFoundError(f"No module named {module.__name__!r}", name=module.__name__) from None
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+
+
+def _read(path):
+    """Without the three objects that a file is for Python, and without its size, which is a fourth."""
+    pieces, file = [], os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while piece := os.read(file, READ_BYTES):
+            pieces.append(piece)
+    finally:
+        os.close(file)
+    return b"".join(pieces)
 
 
 def _import_error(name, cause):

@@ -64,7 +64,7 @@ def again(runtime_dir):
 def _rehearse(task_dir):
     # Nothing here goes through sys.modules: to look at an object is to write its count of references, and the pages of
     # all these names are better left to be shared with siblings. For the same reason it is noted once what to go back to.
-    search, environment, folder = _found or _find()
+    search, added, folder = _found or _find()
     ours, theirs = socket.socketpair()
     try:
         with ours, theirs:
@@ -72,31 +72,32 @@ def _rehearse(task_dir):
     finally:
         os.chdir(folder)
         sys.path[:] = search
-        for name in set(os.environ) - environment:
-            del os.environ[name]
+        for name in added:
+            os.environ.pop(name, None)
         sys.modules.pop(PRIME_MODULE, None)
-        for path in [path for path in sys.path_importer_cache if path.startswith(task_dir)]:
-            del sys.path_importer_cache[path]
+        sys.path_importer_cache.pop(task_dir, None)
 
 
 def _find():
     """What a rehearsal changes and puts back: search path, names of the environment, working directory; and `load`."""
     global _found, _load
     from .frames import LOAD, frame
+    from .load import OWN_VARIABLES
 
-    _found = list(sys.path), frozenset(os.environ), os.getcwd()
+    added = [name for name in (*OWN_VARIABLES, *ABOUT["env"]) if name not in os.environ]
+    _found = list(sys.path), added, os.getcwd()
     _load = frame(LOAD, 0, meta=json.dumps(ABOUT).encode())
     return _found
 
 
 def _first_calls(ours, theirs, task_dir):
     """As serve.py does it, from `load` to the second answer."""
-    from . import context, execute, logs, serve
+    from . import context, execute, logs, result, serve
     from .frames import INVOKE, Channel, frame
 
     channel = Channel(ours.fileno(), None)
     theirs.sendall(_load)
-    about = json.loads(channel.receive_load().decode())
+    about = result.decode_event(channel.receive_load())
     handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)
     run_call = execute.make_execute(handler, execute.make_post(channel, lambda call: None))

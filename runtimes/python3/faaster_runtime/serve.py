@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 
-from . import aio, context, execute, failure, load, logs
+from . import aio, context, execute, failure, load, logs, result
 from .crew import Crew
 from .frames import ERROR, HELLO, READY, Channel, Closed, Garbage, frame
 
@@ -29,7 +29,7 @@ def _run(channel, task_dir, core_modules):
     channel.out.append(HELLO_FRAME)
     channel.flush()
 
-    about = json.loads(channel.receive_load().decode())
+    about = result.decode_event(channel.receive_load())
     concurrency = about.get("concurrency") or 0
     finish_lines = lambda call: None
     server = None
