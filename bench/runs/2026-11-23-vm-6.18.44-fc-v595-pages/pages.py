@@ -75,28 +75,3 @@ def inv():
     ch.flush()
 seq=[sp,snd,rl,env,sp2,imp,ctx,rdy,inv,inv]
 for i in range(1,len(seq)+1): measure('.. '+seq[i-1].__name__, *seq[:i])
-print('--- env parts')
-base=[sp,snd,rl]
-e=os.environ
-def one(): e['LAMBDA_TASK_ROOT']='/var/task'
-def two(): e['_HANDLER']='x.y'
-def data1(): e._data[b'_HANDLER']=b'x.y'
-def put1(): os.putenv('_HANDLER','x.y')
-def put2(): os.putenv(b'_HANDLER',b'x.y')
-def enc(): e.encodekey('_HANDLER')
-def tz(): 'TZ' in e
-def cd(): os.chdir(R+'/prime/task')
-def ae(): load.apply_environment(about, R+'/prime/task')
-for n,l in (('base',[]),('one',[one]),('two',[one,two]),('data1',[data1]),('put1',[put1]),('put2',[put2]),('enc',[enc]),('tz',[tz]),('cd',[cd]),('apply',[ae]),('env',[env])):
-    measure(n,*base,*l)
-print('--- inv parts')
-base=[sp,snd,rl,env,sp2,imp,ctx,rdy]
-def i1(): theirs.sendall(frames.frame(frames.INVOKE,1,b'{"name":"prime"}',b'{"requestId":"prime"}'))
-def i2():
-    global cc; cc=ch.receive()
-def i3():
-    for c in cc: rc(c)
-def i4(): logs.flush()
-def i5(): ch.flush()
-L=[i1,i2,i3,i4,i5]
-for i in range(len(L)+1): measure('inv'+str(i),*base,*L[:i])

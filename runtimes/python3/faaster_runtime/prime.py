@@ -3,11 +3,11 @@
 Leaves nothing behind that a function could see except modules of the standard library (which load.make_room removes
 where a function has its own of that name).
 """
+import _socket
 import gc
 import importlib
 import json
 import os
-import socket
 import sys
 
 # Names of modules, separated by spaces: `imports` of runtime.toml.
@@ -65,11 +65,14 @@ def _rehearse(task_dir):
     # Nothing here goes through sys.modules: to look at an object is to write its count of references, and the pages of
     # all these names are better left to be shared with siblings. For the same reason it is noted once what to go back to.
     search, added, folder = _found or _find()
-    ours, theirs = socket.socketpair()
+    # Two bare descriptors: the objects that `socket` has for them are on pages that no first call needs.
+    pair = _socket.socketpair()
+    ours, theirs = pair[0].detach(), pair[1].detach()
     try:
-        with ours, theirs:
-            _first_calls(ours, theirs, task_dir)
+        _first_calls(ours, theirs, task_dir)
     finally:
+        os.close(ours)
+        os.close(theirs)
         os.chdir(folder)
         sys.path[:] = search
         for name in added:
@@ -95,8 +98,8 @@ def _first_calls(ours, theirs, task_dir):
     from . import context, execute, logs, result, serve
     from .frames import INVOKE, Channel, frame
 
-    channel = Channel(ours.fileno(), None)
-    theirs.sendall(_load)
+    channel = Channel(ours, None)
+    os.write(theirs, _load)
     about = result.decode_event(channel.receive_load())
     handler = serve.load_handler(about, task_dir, frozenset())
     channel.make_call = context.function_context(about)
@@ -105,7 +108,7 @@ def _first_calls(ours, theirs, task_dir):
     channel.flush()
     execute.is_async(handler)
     for _ in range(2):
-        theirs.sendall(frame(INVOKE, 1, b'{"name":"prime"}', b'{"requestId":"prime"}'))
+        os.write(theirs, frame(INVOKE, 1, b'{"name":"prime"}', b'{"requestId":"prime"}'))
         for call in channel.receive():
             run_call(call)
             logs.flush()
