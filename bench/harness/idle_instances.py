@@ -21,6 +21,8 @@ CLAIM_LIMIT, EACH_LIMIT_MB, OWN_LIMIT_MB, NODE_LIMIT_MB = 1.3, 3.0, 0.7, 15.0
 MORE = ("--memory-overcommit", "16", "--slots-max", "1500", "--max-runtime-idle", "3600s", "--freeze-after", "never")
 KERNEL = ("Slab", "PageTables", "KernelStack", "Percpu", "MemAvailable")
 INIT = "faaster-init"
+# Of /proc/slabinfo: what the kernel keeps of a process's mappings.
+MAPPINGS = ("vm_area_struct", "anon_vma", "anon_vma_chain", "maple_node")
 
 
 def measure(tools, options, log):
@@ -65,8 +67,12 @@ def _python_findings(found, many):
     few, full = found["few"], found["many"]
     more = full["containers"] - few["containers"]
     kernel = {name: (full["kernel_mb"][name] - few["kernel_mb"][name]) / more for name in KERNEL}
-    python, own = full["pss_mb"]["python"], full["pss_mb"]["init"]
-    each = python + own + kernel["Slab"] + kernel["PageTables"]
+    python, init = full["pss_mb"]["python"], full["pss_mb"]["init"]
+    each = python + init + kernel["Slab"] + kernel["PageTables"]
+    # It has these wherever it runs. Those of its mappings are its part of all, by their number.
+    counts = full["mappings"]
+    mappings = (full["mappings_mb"] - few["mappings_mb"]) / more * counts["python"] / (counts["python"] + counts["init"])
+    space = full["page_tables_mb"]["python"] + mappings
     claims = [statistics.median(calls) for calls in found["calls_ms"]]
     funclet = [phases.get("claim", 0) + phases.get("attach", 0) for phases in found["phases_ms"]]
     return [
@@ -74,8 +80,9 @@ def _python_findings(found, many):
         Finding("claim and attach alone, means, likewise", funclet[1] / max(1e-9, funclet[0]), None, "x"),
         Finding("memory of each: PSS, slab, page tables", each, EACH_LIMIT_MB, "MB"),
         Finding("of that PSS of the Python process", python, None, "MB"),
+        Finding("of that page tables and mappings of the Python process", space, None, "MB"),
         Finding(
-            "of that PSS of the container's init, slab, page tables", each - python, OWN_LIMIT_MB, "MB"
+            "of that all else: the container's init and what the kernel has of it", each - python - space, OWN_LIMIT_MB, "MB"
         ),
         Finding("kernel stacks and per-cpu memory, not in it", kernel["KernelStack"] + kernel["Percpu"], None, "MB"),
         Finding("what each takes of the machine's available memory", -kernel["MemAvailable"], None, "MB"),
@@ -99,20 +106,40 @@ def _claims(engine, function, target, count):
 
 def _memory(engine):
     """Mean PSS by kind of process, the kernel's figures, and how many containers there are, the pool's with them."""
-    pss = {"init": [], "python": [], "node": []}
+    pss, tables, mappings = ({"init": [], "python": [], "node": []} for _ in range(3))
     for pid in engine.roles()["worker"]:
         kind = _kind(pid)
         if kind is None:
             continue
         pss[kind].append(cpu.pss_bytes(pid) / 1e6)
+        tables[kind].append(_page_tables_mb(pid))
+        mappings[kind].append(len(Path(f"/proc/{pid}/maps").read_text().splitlines()))
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     kernel = {words[0].rstrip(":"): int(words[1]) * 1024 / 1e6 for words in lines}
     return {
         "containers": len(pss["init"]),
         "processes": {kind: len(sizes) for kind, sizes in pss.items()},
-        "pss_mb": {kind: statistics.mean(sizes) if sizes else 0.0 for kind, sizes in pss.items()},
+        "pss_mb": _means(pss),
+        "page_tables_mb": _means(tables),
+        "mappings": _means(mappings),
+        "mappings_mb": _mappings_mb(),
         "kernel_mb": {name: kernel[name] for name in KERNEL},
     }
+
+
+def _means(values):
+    return {kind: statistics.mean(found) if found else 0.0 for kind, found in values.items()}
+
+
+def _page_tables_mb(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmPTE:")) * 1024 / 1e6
+
+
+def _mappings_mb():
+    """What the kernel keeps of all processes' mappings."""
+    lines = (line.split() for line in Path("/proc/slabinfo").read_text().splitlines())
+    return sum(int(words[1]) * int(words[3]) for words in lines if words[0] in MAPPINGS) / 1e6
 
 
 def _kind(pid):

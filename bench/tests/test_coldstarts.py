@@ -54,7 +54,14 @@ class Computed(unittest.TestCase):
     def test_memory_of_an_instance_is_what_more_of_them_added(self):
         def memory(containers, slab, tables):
             kernel = dict.fromkeys(idle_instances.KERNEL, 0.0) | {"Slab": slab, "PageTables": tables}
-            return {"containers": containers, "pss_mb": {"python": 2.0, "init": 0.1}, "kernel_mb": kernel}
+            return {
+                "containers": containers,
+                "pss_mb": {"python": 2.0, "init": 0.1},
+                "page_tables_mb": {"python": 0.05, "init": 0.01},
+                "mappings": {"python": 60, "init": 20},
+                "mappings_mb": 0.04 * containers,
+                "kernel_mb": kernel,
+            }
 
         found = {
             "few": memory(10, 100.0, 10.0),
@@ -62,11 +69,12 @@ class Computed(unittest.TestCase):
             "calls_ms": [[1.0, 1.0], [1.2, 1.4]],
             "phases_ms": [{"claim": 0.1, "attach": 0.1}, {"claim": 0.2, "attach": 0.1}],
         }
-        ratio, funclet, each, _, own, *_ = idle_instances._python_findings(found, 110)
+        ratio, funclet, each, _, space, own, *_ = idle_instances._python_findings(found, 110)
         self.assertAlmostEqual(ratio.value, 1.3)
         self.assertAlmostEqual(funclet.value, 1.5)
         self.assertAlmostEqual(each.value, 2.7)
-        self.assertAlmostEqual(own.value, 0.7)
+        self.assertAlmostEqual(space.value, 0.08)
+        self.assertAlmostEqual(own.value, 0.62)
 
     def test_a_section_that_fails_is_no_measurement(self):
         def fails(*_):
