@@ -23,6 +23,7 @@ use crate::container::Change;
 use crate::fault::FaultPoint;
 use crate::funclet::{Funclet, FuncletError};
 use crate::notice::notice;
+use crate::reuse::{Account, Past};
 use crate::rootfs::{OPT, TASK, code_mount};
 use crate::slots::{Ending, Lease, Unclaimed};
 use crate::timers::Nanos;
@@ -50,6 +51,7 @@ impl Funclet {
         self.pools[usize::from(waiting.claim.runtime.0)].remove(id, generation);
         let container = self.slots.live(id, generation).expect("a pool holds live containers only");
         container.state.apply(Change::Taken);
+        container.past = Past::Of(Account(waiting.claim.account_tag));
         container.lease = Some(Lease { channel: waiting.channel, claim: waiting.claim, since: began });
         self.faults.at(FaultPoint::ClaimTaken);
         let pid = container.pid;

@@ -134,6 +134,8 @@ pub(crate) enum BornWith {
     Nothing,
     /// One that was made for it, and whoever made it makes the link, too.
     LinkComing,
+    /// An ended container's, link and all.
+    LinkThere,
 }
 
 /// What a fork server's child needs to become a container's runtime.
@@ -161,6 +163,33 @@ pub(crate) enum Entrance<'a> {
     ForkServer { within: BorrowedFd<'a>, first_uid: u32 },
 }
 
+/// Where a container's network namespace comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin<'a> {
+    /// It makes its own.
+    Own,
+    /// One is being made for it.
+    Promised(&'a Promise),
+    /// An ended container's, with its link.
+    Inherited(&'a OwnedFd),
+}
+
+/// Below which user namespace a container's own is, and so who may enter what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lineage {
+    Funclet,
+    ForkServer,
+}
+
+impl Entrance<'_> {
+    pub(crate) fn lineage(self) -> Lineage {
+        match self {
+            Self::Init => Lineage::Funclet,
+            Self::ForkServer { .. } => Lineage::ForkServer,
+        }
+    }
+}
+
 /// What to make.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Order<'a> {
@@ -169,8 +198,7 @@ pub(crate) struct Order<'a> {
     /// First of its user ids.
     pub uid: u32,
     pub entrance: Entrance<'a>,
-    /// A network namespace that is being made for it.
-    pub network: Option<&'a Promise>,
+    pub network: Origin<'a>,
 }
 
 impl Nursery {
@@ -228,11 +256,18 @@ impl Nursery {
             Entrance::Init => None,
             Entrance::ForkServer { .. } => birth.as_ref().map(procs_of).transpose()?,
         };
-        let made = order.network.and_then(Promise::take);
+        let made = match order.network {
+            Origin::Promised(promise) => promise.take(),
+            Origin::Own | Origin::Inherited(_) => None,
+        };
+        let network = match order.network {
+            Origin::Inherited(namespace) => Some(namespace),
+            Origin::Own | Origin::Promised(_) => made.as_ref(),
+        };
         let fault = self.faults.in_birth();
-        let mut later = self.steps_of_init(order, &joins, rootfs, (&ends, &tmp.mount), made.as_ref());
+        let mut later = self.steps_of_init(order, &joins, rootfs, (&ends, &tmp.mount), network);
         let cgroup = birth.as_ref().map(|dir| dir.as_fd());
-        let beginning = Beginning { order, cgroup, network: made.as_ref(), fault: fault.as_ref() };
+        let beginning = Beginning { order, cgroup, network, fault: fault.as_ref() };
         let (child, steps) = self.begin(&beginning, &ends, &mut later)?;
         self.faults.at(FaultPoint::CreateCloned);
         let told = self
@@ -248,7 +283,11 @@ impl Nursery {
             }
         };
         self.faults.at(FaultPoint::CreateGone);
-        let network = if made.is_some() { BornWith::LinkComing } else { BornWith::Nothing };
+        let network = match (order.network, &made) {
+            (Origin::Inherited(_), _) => BornWith::LinkThere,
+            (_, Some(_)) => BornWith::LinkComing,
+            (_, None) => BornWith::Nothing,
+        };
         let Child { pid, pidfd } = child;
         let Ends { status, channel, log, runtime_channel, log_write, adoption, .. } = ends;
         let passage = inside.zip(adoption).map(|(namespace, (_, adoption))| {

@@ -109,7 +109,8 @@ impl WaitingRoom {
         Self { for_memory: VecDeque::new(), for_container: vec![VecDeque::new(); runtimes] }
     }
 
-    fn len(&self) -> usize {
+    /// How many wait for anything.
+    pub(crate) fn len(&self) -> usize {
         self.for_memory.len() + self.for_container.iter().map(VecDeque::len).sum::<usize>()
     }
 
@@ -135,8 +136,15 @@ impl WaitingRoom {
         self.for_memory.pop_front()
     }
 
-    pub(crate) fn pop_for_container(&mut self, runtime: usize) -> Option<Waiting> {
-        self.for_container[runtime].pop_front()
+    /// The first that a container suits.
+    pub(crate) fn pop_for_container(
+        &mut self,
+        runtime: usize,
+        suits: impl Fn(&Claim) -> bool,
+    ) -> Option<Waiting> {
+        let list = &mut self.for_container[runtime];
+        let at = list.iter().position(|waiting| suits(&waiting.claim))?;
+        list.remove(at)
     }
 
     /// How many wait for a container of this runtime.

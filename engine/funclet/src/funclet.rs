@@ -30,6 +30,7 @@ use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Poller, RawToken, Token};
 use crate::pool::{self, Pool, Refill};
 use crate::reclaim::Reclaimer;
+use crate::reuse::Reuse;
 use crate::room::{Room, Shortage};
 use crate::rootfs::{self, Rootfs, RootfsError};
 use crate::serve::Description;
@@ -93,6 +94,8 @@ pub(crate) enum Timer {
     Room,
     /// Demand may have been so long ago that pools fall.
     Demand,
+    /// Networks may have waited so long for another container that they go.
+    Networks,
     /// Something to be tried again: cgroups of a dead container, a runtime that did not boot.
     Retry,
 }
@@ -129,6 +132,9 @@ pub(crate) struct Funclet {
     death_pipe: OwnedFd,
     pub(crate) channels: Channels,
     pub(crate) slots: Slots,
+    pub(crate) reuse: Reuse,
+    /// When networks that nobody has had are to go.
+    pub(crate) networks_timer: Option<Nanos>,
     pub(crate) cgroups: Box<dyn Backend>,
     pub(crate) rootfs: Rootfs,
     pub(crate) nursery: Nursery,
@@ -232,6 +238,8 @@ impl Funclet {
             death_pipe,
             channels: Channels::default(),
             slots: Slots::new(config.slots_max),
+            reuse: Reuse::default(),
+            networks_timer: None,
             cgroups,
             rootfs,
             nursery,
@@ -317,7 +325,7 @@ impl Funclet {
             Token::Process(id, generation) => return self.on_process(id, generation),
             Token::Status(id, generation) => return self.on_status(id, generation),
             Token::Boot(id, generation) => return self.on_boot(id, generation),
-            Token::Network => return self.on_wired(),
+            Token::Network => return self.on_network(),
             Token::ForkServer(runtime) => self.on_fork_server(runtime),
         }
         Ok(())
@@ -333,6 +341,7 @@ impl Funclet {
             Timer::Shortage => self.remind_of_shortage(),
             Timer::Room => self.on_room_alarm(now),
             Timer::Demand => self.on_demand_alarm(now),
+            Timer::Networks => self.let_networks_go(now),
             Timer::Retry => {
                 self.removal_due = true;
                 self.give_up_on_old_removals(now);
@@ -472,6 +481,7 @@ impl Funclet {
         self.poller.remove(&self.link);
         self.poller.remove(&self.death_pipe);
         self.end_fork_servers();
+        self.reuse.clear();
         let all: Vec<(SlotId, Generation)> =
             self.slots.all_live().map(|(id, generation, _)| (id, generation)).collect();
         for (id, generation) in all {

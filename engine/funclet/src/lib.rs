@@ -29,6 +29,7 @@ mod pool;
 pub mod probe;
 mod reclaim;
 mod resize;
+mod reuse;
 mod room;
 mod rootfs;
 mod serve;

@@ -4,12 +4,12 @@
 
 use faaster_init::{RECORD_BYTES, Record};
 use faaster_limits::{BOOT_OUTPUT_BYTES_MAX, CGROUP_REMOVE_TIMEOUT, GROUPS_WARM_INTERVAL, POOL_REFILL_QUIET};
-use faaster_protocol::funclet::{ClaimSource, End, Event, Generation, Refusal, SlotId};
+use faaster_protocol::funclet::{Claim, ClaimSource, End, Event, Generation, Refusal, SlotId};
 use faaster_sys::pidfd::Exit;
 use rustix::io::Errno;
 
 use crate::aside::{Alarm, Verdict};
-use crate::birth::{BOOT_SHARE, BirthError, Born, Order};
+use crate::birth::{BOOT_SHARE, BirthError, Born, Lineage, Order, Origin};
 use crate::cgroup::{CpuShare, FinalUsage, Removal, Running};
 use crate::claims::{self, WaitsFor};
 use crate::container::{Change, State};
@@ -22,6 +22,7 @@ use crate::ledger::share_bytes;
 use crate::network::Link;
 use crate::notice::{notice, with_causes};
 use crate::poller::{Interest, Token};
+use crate::reuse::{Account, Past};
 use crate::slots::{Container, Ending, Slot, Stage, Unclaimed};
 use crate::stuck::{Dying, group_of};
 use crate::timers::Nanos;
@@ -37,18 +38,31 @@ impl Funclet {
     /// # Errors
     /// The funclet cannot come back from a namespace.
     pub(crate) fn give_birth(&mut self, runtime: usize) -> Result<(), FuncletError> {
+        let now = Nanos::now();
+        self.prepare_entrance(runtime, now);
+        let inheritance = self.inherit(runtime, now);
         let Some((id, generation)) = self.slots.next_free() else { return Ok(()) };
         self.faults.at(FaultPoint::CreateBegun);
-        let now = Nanos::now();
         let group = group_of(id, generation);
         let uid =
             self.config.uid_of_slot(id.0).expect("the configuration's check leaves room for every slot");
-        self.prepare_entrance(runtime, now);
         let entrance = self.entrance(runtime, id, now);
-        let promise = self.commission_link(runtime, entrance, id, generation);
-        let order = Order { runtime, group: &group, uid, entrance, network: promise.as_ref() };
+        let lineage = entrance.lineage();
+        let promise = match &inheritance {
+            Some(_) => None,
+            None => self.commission_link(runtime, entrance, id, generation),
+        };
+        let network = match (&inheritance, &promise) {
+            (Some(inheritance), _) => Origin::Inherited(&inheritance.namespace),
+            (None, Some(promise)) => Origin::Promised(promise),
+            (None, None) => Origin::Own,
+        };
+        let order = Order { runtime, group: &group, uid, entrance, network };
         match self.nursery.give_birth(order, &*self.cgroups, &self.rootfs) {
-            Ok(born) => self.settle_in(id, generation, runtime, group, born, now),
+            Ok(born) => {
+                self.settle_in(id, generation, (runtime, lineage), group, born, now);
+                self.settle_network(id, generation, inheritance);
+            }
             Err(BirthError::Lost(errno)) => return Err(FuncletError::LostNamespace(errno)),
             Err(error) => {
                 notice(&self.config, &format!("cannot make a container: {}", with_causes(&error)));
@@ -65,7 +79,7 @@ impl Funclet {
         &mut self,
         id: SlotId,
         generation: Generation,
-        runtime: usize,
+        (runtime, lineage): (usize, Lineage),
         group: String,
         born: Born,
         now: Nanos,
@@ -103,6 +117,9 @@ impl Funclet {
             dying: Dying::InTime,
             timer: Some(timer),
             link: Link::None,
+            namespace: None,
+            lineage,
+            past: Past::None,
         };
         self.slots.occupy(id, generation, Slot::Live(Box::new(container)));
         self.pools[runtime].began(id, generation);
@@ -317,9 +334,12 @@ impl Funclet {
         self.pools[runtime].booted(id, generation);
         self.on_demand(runtime, Happening::Prepared);
         self.faults.at(FaultPoint::CreateCold);
-        match self.waiting.pop_for_container(runtime) {
+        let past = self.slots.peek(id, generation).expect("looked at above").past;
+        let suits = |claim: &Claim| past.suits(Account(claim.account_tag));
+        match self.waiting.pop_for_container(runtime, suits) {
             Some(waiting) => self.serve_claim(waiting, id, generation, ClaimSource::Fresh),
-            None if self.pools[runtime].is_overfull() => {
+            // Claims of other accounts wait, or it is not needed.
+            None if self.waiting.count_for_container(runtime) > 0 || self.pools[runtime].is_overfull() => {
                 self.end(id, generation, Ending::Evicted);
                 Ok(())
             }
@@ -380,7 +400,7 @@ impl Funclet {
             self.timers.add(until, Timer::Retry);
         }
         while self.pools[runtime].creating_count() == 0
-            && let Some(waiting) = self.waiting.pop_for_container(runtime)
+            && let Some(waiting) = self.waiting.pop_for_container(runtime, |_| true)
         {
             self.forget_waiting(&waiting, WaitsFor::Container);
             self.refuse(&waiting, refusal, errno);
@@ -429,13 +449,14 @@ impl Funclet {
             self.timers.cancel(timer);
         }
         let group = container.group.clone();
-        let Slot::Live(container) = self.slots.replace(id, Slot::Removing { group, until }) else {
+        let Slot::Live(mut container) = self.slots.replace(id, Slot::Removing { group, until }) else {
             unreachable!("the slot held the live container that was just looked at");
         };
         self.removal_due = true;
         if self.migrating.is_some_and(|(at, life, _)| (at, life) == (id, generation)) {
             self.migrating = None;
         }
+        self.hand_on_network(id, generation, &mut container);
         self.faults.at(FaultPoint::EndBuried);
         let Some(lease) = container.lease else { return };
         let bytes = claims::memory_bytes(&lease.claim);

@@ -13,9 +13,15 @@ use rustix::io::Errno;
 
 use crate::birth::{BornWith, Entrance};
 use crate::fault::{FaultPoint, Faults};
-use crate::funclet::{Funclet, FuncletError};
-use crate::network::{Inside, Link, NetworkError, Promise, Wired, WiringError};
+use crate::funclet::{Funclet, FuncletError, Timer};
+use crate::network::{
+    Attached, Done, Inside, Leftover, Link, NetworkError, Promise, Wire, Wired, WiringError,
+};
 use crate::notice::{notice, with_causes};
+use crate::reuse::{Inheritance, Kind};
+use crate::slots::Container;
+use crate::stuck::Dying;
+use crate::timers::Nanos;
 
 impl Funclet {
     /// Has the network of a container made, link and all, beside the rest of it, when a claim waits for it: it takes as
@@ -37,11 +43,66 @@ impl Funclet {
     /// A container is just born: whether it is to have a link.
     pub(crate) fn expect_link(&mut self, id: SlotId, generation: Generation, born_with: BornWith) {
         let Some(network) = &self.network else { return };
-        if born_with == BornWith::Nothing && network.wires_at_claims() {
-            return;
-        }
-        if let Some(container) = self.slots.live(id, generation) {
+        let is_coming = match born_with {
+            BornWith::Nothing => !network.wires_at_claims(),
+            BornWith::LinkComing => true,
+            BornWith::LinkThere => false,
+        };
+        if is_coming && let Some(container) = self.slots.live(id, generation) {
             container.link = Link::Coming { booted: false };
+        }
+    }
+
+    /// The network of an earlier container for the next one of a runtime, whose slot is then the next to be used.
+    pub(crate) fn inherit(&mut self, runtime: usize, now: Nanos) -> Option<Inheritance> {
+        let lineage = self.entrance(runtime, SlotId(0), now).lineage();
+        let slots = &mut self.slots;
+        self.reuse.take(Kind { runtime, lineage }, now, |slot| slots.prefer(slot))
+    }
+
+    /// A container is just born: with the network of an earlier one, or into a slot whose earlier network nobody gets.
+    pub(crate) fn settle_network(
+        &mut self,
+        id: SlotId,
+        generation: Generation,
+        inheritance: Option<Inheritance>,
+    ) {
+        let (Some(inheritance), Some(container)) = (inheritance, self.slots.live(id, generation)) else {
+            return self.reuse.let_go(id);
+        };
+        container.link = Link::There(inheritance.wire);
+        container.namespace = Some(inheritance.namespace);
+        container.past = inheritance.past;
+        if let Some(unclaimed) = &mut container.unclaimed {
+            unclaimed.inside = Some(inheritance.inside);
+        }
+    }
+
+    /// A container is dead: its network may be for another.
+    pub(crate) fn hand_on_network(&mut self, id: SlotId, generation: Generation, container: &mut Container) {
+        let (Some(network), Link::There(wire)) = (&self.network, container.link) else { return };
+        let Some(namespace) = container.namespace.take() else { return };
+        let is_wanted = !self.is_stopping() && container.dying == Dying::InTime;
+        if is_wanted && network.hand_on(Leftover { slot: id, generation, wire, namespace }) {
+            let kind = Kind { runtime: container.runtime, lineage: container.lineage };
+            self.reuse.examining(id, generation, kind, container.past);
+        }
+    }
+
+    fn keep_network(&mut self, leftover: Leftover, inside: Box<Inside>) {
+        let now = Nanos::now();
+        self.reuse.keep(leftover, inside, self.waiting.len(), now);
+        self.let_networks_go(now);
+    }
+
+    /// Those that nobody has had for long.
+    pub(crate) fn let_networks_go(&mut self, now: Nanos) {
+        let due = self.reuse.age(self.waiting.len(), now);
+        if self.networks_timer.is_none_or(|at| at <= now) {
+            self.networks_timer = due;
+            if let Some(due) = due {
+                self.timers.add(due, Timer::Networks);
+            }
         }
     }
 
@@ -62,17 +123,31 @@ impl Funclet {
         if booted { self.become_cold(id, generation) } else { Ok(()) }
     }
 
+    /// The network's thread has done something.
+    pub(crate) fn on_network(&mut self) -> Result<(), FuncletError> {
+        let all = self.network.as_mut().map(crate::network::Network::take_done).unwrap_or_default();
+        let mut wired = Vec::new();
+        for done in all {
+            match done {
+                Done::Wired(one) => wired.push(*one),
+                Done::Untouched(leftover, inside) => self.keep_network(leftover, inside),
+            }
+        }
+        self.on_wired(wired)
+    }
+
     /// Links are there, or have come to nothing.
-    pub(crate) fn on_wired(&mut self) -> Result<(), FuncletError> {
-        let wired = self.network.as_mut().map(crate::network::Network::take_wired).unwrap_or_default();
-        for Wired { slot, generation, outcome } in wired {
+    fn on_wired(&mut self, wired: Vec<Wired>) -> Result<(), FuncletError> {
+        for Wired { slot, generation, outcome, namespace } in wired {
             // One that has ended meanwhile takes its link with it.
             let Some(container) = self.slots.live(slot, generation) else { continue };
             let Link::Coming { booted } = container.link else { continue };
             self.faults.at(FaultPoint::CreateLinked);
             match outcome {
                 Ok(attached) => {
-                    container.link = Link::There(attached.link, attached.mode);
+                    let Attached { link, mode, .. } = attached;
+                    container.link = Link::There(Wire { link, mode, made_for: generation });
+                    container.namespace = namespace;
                     if let Some(unclaimed) = &mut container.unclaimed {
                         unclaimed.inside = Some(Box::new(attached.inside));
                     }
@@ -106,13 +181,15 @@ impl Funclet {
         let container = self.slots.live(id, generation).expect("it is being claimed");
         let wanted = network.mode_of(claim.network);
         match container.link {
-            Link::There(_, mode) if mode == wanted => Ok(Ok(())),
-            Link::There(link, _) => match network.regroup((id, generation), link, inside, wanted) {
+            Link::There(wire) if wire.mode == wanted => Ok(Ok(())),
+            Link::There(wire) => match network.regroup((id, wire), inside, wanted) {
                 Ok(()) => {
-                    container.link = Link::There(link, wanted);
+                    container.link = Link::There(Wire { mode: wanted, ..wire });
                     Ok(Ok(()))
                 }
                 Err(error) => {
+                    // Half changed as it may be, it is not for others.
+                    container.namespace = None;
                     notice(&self.config, &format!("a claim fails: {}", with_causes(&error)));
                     Ok(Err(error.errno()))
                 }
@@ -123,7 +200,9 @@ impl Funclet {
                     Err(errno) => Err(WiringError::Enter(errno)),
                 };
                 match made {
-                    Ok(attached) => container.link = Link::There(attached.link, wanted),
+                    Ok(Attached { link, .. }) => {
+                        container.link = Link::There(Wire { link, mode: wanted, made_for: generation });
+                    }
                     Err(WiringError::Lost(errno)) => return Err(FuncletError::LostNamespace(errno)),
                     Err(error) => {
                         notice(

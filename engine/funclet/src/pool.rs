@@ -57,9 +57,14 @@ impl Pool {
         &self.creating
     }
 
-    /// The next one to claim.
-    pub(crate) fn peek(&self) -> Option<(SlotId, Generation)> {
-        self.cold.last().copied()
+    /// The next one to claim of those that suit.
+    pub(crate) fn peek(&self, suits: impl Fn(SlotId, Generation) -> bool) -> Option<(SlotId, Generation)> {
+        self.cold.iter().rev().copied().find(|(id, generation)| suits(*id, *generation))
+    }
+
+    /// The one that has been waiting for longest.
+    pub(crate) fn oldest(&self) -> Option<(SlotId, Generation)> {
+        self.cold.first().copied()
     }
 
     /// A claimable one has ended by itself; when the next may be made. Those that end at about the same time count once.
@@ -187,9 +192,11 @@ mod tests {
     #[test]
     fn the_most_recently_prepared_goes_first() {
         let mut pool = with_cold(2, &[1, 2]);
-        assert_eq!(pool.peek(), Some(id(2)));
+        let peek = |pool: &Pool| pool.peek(|_, _| true);
+        assert_eq!((peek(&pool), pool.peek(|slot, _| slot == SlotId(1))), (Some(id(2)), Some(id(1))));
+        assert_eq!((pool.oldest(), pool.peek(|_, _| false)), (Some(id(1)), None));
         pool.remove(id(2).0, id(2).1);
-        assert_eq!((pool.peek(), pool.cold_count(), pool.creating_count()), (Some(id(1)), 1, 0));
+        assert_eq!((peek(&pool), pool.cold_count(), pool.creating_count()), (Some(id(1)), 1, 0));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::funclet::{Freezing, Funclet, FuncletError, Timer};
 use crate::ledger::{Answer, share_bytes};
 use crate::notice::{notice, with_causes};
 use crate::pool;
+use crate::reuse::Account;
 use crate::slots::Ending;
 use crate::timers::Nanos;
 
@@ -195,8 +196,9 @@ impl Funclet {
         self.faults.at(FaultPoint::ClaimMarked);
         let runtime = usize::from(waiting.claim.runtime.0);
         self.on_demand(runtime, Happening::Claimed);
+        self.reuse.heard_of(Account(waiting.claim.account_tag), Nanos::now());
         if self.waiting.count_for_container(runtime) == 0
-            && let Some((id, generation)) = self.pools[runtime].peek()
+            && let Some((id, generation)) = self.find_cold(runtime, Account(waiting.claim.account_tag))
         {
             return self.serve_claim(waiting, id, generation, ClaimSource::Pool);
         }
@@ -216,6 +218,10 @@ impl Funclet {
             waiting.timer = Some(self.claim_timer(&waiting));
         }
         self.waiting.push_for_container(waiting);
+        if let Some((id, generation)) = self.pools[runtime].oldest() {
+            // It is another account's, and holds the place of one that this claim could have.
+            self.end(id, generation, Ending::Evicted);
+        }
         if let (Some(warmth), Some(_)) = (&self.warmth, &self.fork_servers[runtime]) {
             warmth.keep(Nanos::now());
         }
@@ -226,6 +232,13 @@ impl Funclet {
             self.look_for_room();
         }
         Ok(())
+    }
+
+    /// A prepared container whose network an account may have.
+    fn find_cold(&self, runtime: usize, account: Account) -> Option<(SlotId, Generation)> {
+        self.pools[runtime].peek(|id, generation| {
+            self.slots.peek(id, generation).is_some_and(|container| container.past.suits(account))
+        })
     }
 
     /// Hands a cold container to a claim; a claim that fails is refused here.

@@ -9,12 +9,13 @@ use faaster_init::Record;
 use faaster_protocol::funclet::{Claim, Generation, SlotId};
 use faaster_sys::pidfd::{PidFd, ProcessId};
 
-use crate::birth::Passage;
+use crate::birth::{Lineage, Passage};
 use crate::cgroup::LimitFiles;
 use crate::channel::ChannelId;
 use crate::container::State;
 use crate::hello::HelloReader;
 use crate::network::{Inside, Link};
+use crate::reuse::Past;
 use crate::stuck::Dying;
 use crate::timers::{Nanos, TimerId};
 
@@ -40,6 +41,11 @@ pub(crate) struct Container {
     /// The deadline of its boot, or of its death.
     pub timer: Option<TimerId>,
     pub link: Link,
+    /// Where its end of the link is.
+    pub namespace: Option<OwnedFd>,
+    pub lineage: Lineage,
+    /// Whose code has used its network: the last that had it, or its own.
+    pub past: Past,
 }
 
 /// What a container has before it is claimed only.
@@ -128,6 +134,15 @@ impl Slots {
     pub(crate) fn next_free(&self) -> Option<(SlotId, Generation)> {
         let index = *self.free.front()?;
         Some((SlotId(index), Generation(self.entries[index as usize].generation.wrapping_add(1))))
+    }
+
+    /// Makes a slot the next one to be used; `false` where it is not free.
+    pub(crate) fn prefer(&mut self, id: SlotId) -> bool {
+        // What has been free for the shortest time is asked for most often.
+        let Some(at) = self.free.iter().rposition(|free| *free == id.0) else { return false };
+        self.free.remove(at);
+        self.free.push_front(id.0);
+        true
     }
 
     /// Puts something into the slot that [`Self::next_free`] named.
@@ -256,6 +271,18 @@ mod tests {
             used.push((id.0, generation.0));
         }
         assert_eq!(used, [(0, 1), (1, 1), (2, 1), (0, 2), (1, 2), (2, 2)]);
+    }
+
+    #[test]
+    fn a_free_slot_can_be_preferred() {
+        let mut slots = Slots::new(3);
+        assert!(slots.prefer(SlotId(2)) && slots.prefer(SlotId(1)));
+        for id in [1, 2] {
+            assert_eq!(slots.next_free(), Some((SlotId(id), Generation(1))));
+            slots.occupy(SlotId(id), Generation(1), Slot::Quarantined { group: "a".into() });
+            assert!(!slots.prefer(SlotId(id)), "it is in use");
+        }
+        assert_eq!((slots.next_free(), slots.free_count()), (Some((SlotId(0), Generation(1))), 1));
     }
 
     #[test]

@@ -33,6 +33,8 @@ mod programs;
 mod reclaimed;
 #[path = "system/resize.rs"]
 mod resize;
+#[path = "system/reuse.rs"]
+mod reuse;
 #[path = "system/roots.rs"]
 mod roots;
 #[path = "system/stuck.rs"]

@@ -350,6 +350,20 @@ pub const NAMESPACE_WAIT_MAX: Duration = Duration::from_millis(1);
 pub const NETWORK_SPARE_AFTER: Duration = Duration::from_millis(5);
 /// So long after the last such claim that namespace is kept.
 pub const NETWORK_SPARE_FOR: Duration = Duration::from_secs(10);
+/// Networks of ended containers that wait for the next one of their account, each some 0.4 MB of the kernel's memory.
+pub const NETWORKS_KEPT_MAX: usize = 64;
+/// So many do while as many claims wait, on a node whose containers end for them; and so many may be looked at.
+pub const NETWORKS_KEPT_IN_DEMAND_MAX: usize = 512;
+/// So long after the first look at one in which there are sockets without addresses comes the second: the kernel takes
+/// closed ones away after an RCU grace period.
+pub const NETWORK_LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// So long each of them waits.
+pub const NETWORK_KEPT_FOR: Duration = Duration::from_secs(10);
+/// So many are let go at once, and the next a pause later: to take one apart keeps a processor for some milliseconds.
+pub const NETWORKS_LET_GO_AT_ONCE_MAX: usize = 4;
+pub const NETWORKS_LET_GO_PAUSE: Duration = Duration::from_millis(50);
+/// So long a node has to hear of one account only before containers that nobody waits for get networks of that one's.
+pub const ACCOUNT_ALONE_FOR: Duration = Duration::from_secs(10);
 /// Rules of the network, and what the host was set to for it, are looked at this often.
 pub const NETWORK_WATCH_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -74,6 +74,8 @@ pub enum Step<'a> {
     Unshare(Namespaces),
     /// Becomes a member of a user namespace below its own, with every capability in it and none outside.
     EnterUserNamespace(BorrowedFd<'a>),
+    /// Becomes a member of a network namespace that this process, or one below its user namespace, has the say in.
+    EnterNetworkNamespace(BorrowedFd<'a>),
     /// Lets its files in /proc belong to its user again, after a change of user gave them to root.
     Dumpable,
     /// Makes a sibling from inside of the user namespace that it is in.
@@ -145,6 +147,7 @@ impl Step<'_> {
             Self::NewCgroupNamespace => "making a cgroup namespace",
             Self::Unshare(_) => "making namespaces of its own",
             Self::EnterUserNamespace(_) => "entering a user namespace",
+            Self::EnterNetworkNamespace(_) => "entering a network namespace",
             Self::Dumpable => "taking its files in /proc back",
             Self::Bear(_) => "making a process in a user namespace",
             Self::LoopbackUp => "bringing up the loopback interface",
@@ -208,6 +211,9 @@ impl State {
             Step::Unshare(namespaces) => crate::clone3::unshare(namespaces),
             Step::EnterUserNamespace(namespace) => {
                 rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::User))
+            }
+            Step::EnterNetworkNamespace(namespace) => {
+                rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
             }
             Step::Dumpable => rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable),
             Step::Bear(nested) => nested.bear(),

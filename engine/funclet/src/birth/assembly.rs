@@ -61,7 +61,7 @@ pub(super) struct Beginning<'a> {
     pub order: Order<'a>,
     /// Directory of the v2 cgroup to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// The network namespace that was made for it.
+    /// The network namespace that was made for it, or an earlier one.
     pub network: Option<&'a OwnedFd>,
     pub fault: Option<&'a BirthFault>,
 }
@@ -175,14 +175,15 @@ impl Nursery {
             Entrance::Init => self.bear_here(network, cgroup, &steps, report)?,
             Entrance::ForkServer { within, first_uid } => {
                 let id_map = format!("0 {first_uid} {UIDS_PER_SLOT}");
-                let between = Between { within, cgroup, joins: &[], id_map: id_map.as_bytes() };
+                let network = network.map(AsFd::as_fd);
+                let between = Between { within, cgroup, joins: &[], network, id_map: id_map.as_bytes() };
                 self.bear(&between, (Namespaces::UserAndPid, Memory::Shared), &steps, report)?
             }
         };
         Ok((child, steps.iter().chain(later.iter()).map(Step::name).collect()))
     }
 
-    /// Makes a child of ours below our own user namespace, in a network namespace that was made for it if there is one.
+    /// Makes a child of ours below our own user namespace, in a network namespace that is there already if there is one.
     fn bear_here(
         &self,
         network: Option<&OwnedFd>,

@@ -32,6 +32,8 @@ pub(crate) struct Between<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// What they write themselves into to be in others.
     pub joins: &'a [OwnedFd],
+    /// The network namespace of both, if not ours.
+    pub network: Option<BorrowedFd<'a>>,
     /// Of the new one's own user namespace, if it gets one.
     pub id_map: &'a [u8],
 }
@@ -105,6 +107,8 @@ impl Nursery {
         };
         let mut own = vec![Step::DieWithParent(self.own_pidfd.as_fd()), Step::OomScore(OOM_SCORE)];
         own.extend(between.joins.iter().map(|procs| Step::JoinCgroup(procs.as_fd())));
+        // Before it gives up the say in what lies beside the user namespace.
+        own.extend(between.network.map(Step::EnterNetworkNamespace));
         own.extend([
             Step::EnterUserNamespace(between.within),
             Step::BecomeRoot,
@@ -181,6 +185,7 @@ impl Nursery {
             within: order.within,
             cgroup: order.group.birth.as_ref().map(|dir| dir.as_fd()),
             joins: &order.group.joins,
+            network: None,
             id_map: &[],
         };
         // A step that fails leaves its record where the program would have printed.

@@ -25,6 +25,7 @@ pub mod prepare;
 mod resolver;
 mod rules;
 mod spare;
+mod touched;
 mod wirer;
 mod wiring;
 
@@ -45,9 +46,9 @@ use crate::config::FuncletConfig;
 use crate::fault::Faults;
 use plan::Plan;
 use wirer::Wirer;
-pub(crate) use wirer::{Promise, Wired};
-use wiring::{Attached, Wiring};
-pub(crate) use wiring::{Inside, WiringError};
+pub(crate) use wirer::{Done, Leftover, Promise, Wired};
+use wiring::Wiring;
+pub(crate) use wiring::{Attached, Inside, WiringError};
 
 /// A subnet as it stands in settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,9 +135,21 @@ pub(crate) enum Link {
     /// It has its loopback alone.
     None,
     /// It is being made; the runtime may have booted meanwhile.
-    Coming { booted: bool },
-    /// It is there, in the group of a mode.
-    There(faaster_netlink::LinkIndex, NetworkMode),
+    Coming {
+        booted: bool,
+    },
+    There(Wire),
+}
+
+/// A link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wire {
+    /// The host's end.
+    pub link: faaster_netlink::LinkIndex,
+    /// In whose group it is.
+    pub mode: NetworkMode,
+    /// The life of its slot that it was made for, which its name and its addresses come from.
+    pub made_for: Generation,
 }
 
 /// A funclet's network.
@@ -168,7 +181,7 @@ impl Network {
         Ok(Self { mode: settings.mode, plan, wirer, wiring })
     }
 
-    /// Readable when [`Self::take_wired`] has something.
+    /// Readable when [`Self::take_done`] has something.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.wirer.descriptor()
     }
@@ -194,7 +207,7 @@ impl Network {
     }
 
     /// What the thread has made since it was last asked.
-    pub(crate) fn take_wired(&mut self) -> Vec<Wired> {
+    pub(crate) fn take_done(&mut self) -> Vec<Done> {
         self.wirer.take()
     }
 
@@ -218,6 +231,12 @@ impl Network {
         Ok(self.wiring.netfilter()?.commit(&transaction)?)
     }
 
+    /// Has the network of a container that is dead looked at, for the next one that may have it. `false`: it is the kernel's
+    /// to take apart.
+    pub(crate) fn hand_on(&self, leftover: Leftover) -> bool {
+        leftover.wire.mode == self.mode && self.wirer.examine(leftover)
+    }
+
     /// Makes a link at once: for a function that wants one on a node whose default is none.
     ///
     /// # Errors
@@ -239,13 +258,12 @@ impl Network {
     /// What the kernel refused; the link may be in either group, so the container must end.
     pub(crate) fn regroup(
         &mut self,
-        (slot, generation): (SlotId, Generation),
-        link: faaster_netlink::LinkIndex,
+        (slot, wire): (SlotId, Wire),
         inside: Option<Box<Inside>>,
         mode: NetworkMode,
     ) -> Result<(), WiringError> {
-        let place = self.plan.place(slot.0, generation.0);
-        self.wiring.regroup(&place.name, link, mode)?;
+        let place = self.plan.place(slot.0, wire.made_for.0);
+        self.wiring.regroup(&place.name, wire.link, mode)?;
         match (mode, inside) {
             (NetworkMode::None, Some(mut inside)) => inside.remove_addresses(&place),
             _ => Ok(()),

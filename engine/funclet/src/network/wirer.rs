@@ -6,14 +6,16 @@
 //! making one takes up to 0.4 s, and claims must not wait for that. The thread starts no process and touches no state
 //! of the funclet's; its only per-thread state, the network namespace, is its own business.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Instant;
 
-use faaster_limits::{NAMESPACE_WAIT_MAX, NETWORK_WATCH_INTERVAL, SLOTS_MAX};
+use faaster_limits::{
+    NAMESPACE_WAIT_MAX, NETWORK_LOOK_AGAIN_AFTER, NETWORK_WATCH_INTERVAL, NETWORKS_KEPT_MAX, SLOTS_MAX,
+};
 use faaster_netlink::nftables::{Chain, Hook, Policy, Table};
 use faaster_protocol::funclet::{Generation, NetworkMode, SlotId};
 use rustix::pipe::PipeFlags;
@@ -23,8 +25,9 @@ use rustix::thread::CpuSet;
 use super::plan::{Place, Plan};
 use super::rules::{self, BASE_CHAINS, Surroundings};
 use super::spare::Spare;
-use super::wiring::{Attached, Fresh, Wiring, WiringError, Wish};
-use super::{NetworkConfig, NetworkError, Opened, host};
+use super::touched::Touched;
+use super::wiring::{Attached, Fresh, Inside, Wiring, WiringError, Wish};
+use super::{NetworkConfig, NetworkError, Opened, Wire, host};
 use crate::config::FuncletConfig;
 use crate::fault::{FaultPoint, Faults};
 use crate::notice::{notice, with_causes};
@@ -72,6 +75,7 @@ struct Commission {
 enum Errand {
     Wire(Order),
     Make(Commission),
+    Examine(Leftover),
 }
 
 /// What became of an order.
@@ -80,13 +84,40 @@ pub(crate) struct Wired {
     pub slot: SlotId,
     pub generation: Generation,
     pub outcome: Result<Attached, WiringError>,
+    /// Where the container's end of the link is.
+    pub namespace: Option<OwnedFd>,
+}
+
+/// The network of a container that has ended.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub slot: SlotId,
+    /// The life that has ended.
+    pub generation: Generation,
+    pub wire: Wire,
+    pub namespace: OwnedFd,
+}
+
+/// At a network that somebody has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Last,
+}
+
+/// What the thread has done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    Wired(Box<Wired>),
+    /// Of what another container may have, with its end of the link. What it may not have is gone with the look at it.
+    Untouched(Leftover, Box<Inside>),
 }
 
 /// The funclet's end.
 #[derive(Debug)]
 pub(super) struct Wirer {
     errands: SyncSender<Errand>,
-    answers: Receiver<Wired>,
+    answers: Receiver<Done>,
     /// Has a byte in it when there are answers.
     bell: OwnedFd,
     thread: Pid,
@@ -127,6 +158,7 @@ impl Wirer {
             cores,
             under_way: Arc::clone(&under_way),
             spare: Spare::none(),
+            again: VecDeque::new(),
             faults: faults.clone(),
         };
         let (tell, told) = sync_channel(1);
@@ -172,6 +204,11 @@ impl Wirer {
         self.send(Errand::Make(commission)).then_some(Promise { namespace: made, decided })
     }
 
+    /// `false`: as of an order. Nobody waits for it, so it keeps nobody from a commission.
+    pub(super) fn examine(&self, leftover: Leftover) -> bool {
+        self.errands.try_send(Errand::Examine(leftover)).is_ok()
+    }
+
     fn send(&self, errand: Errand) -> bool {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         let is_sent = self.errands.try_send(errand).is_ok();
@@ -181,7 +218,7 @@ impl Wirer {
         is_sent
     }
 
-    pub(super) fn take(&self) -> Vec<Wired> {
+    pub(super) fn take(&self) -> Vec<Done> {
         let mut bytes = [0; 64];
         while rustix::io::read(&self.bell, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
         self.answers.try_iter().collect()
@@ -192,11 +229,13 @@ struct Thread {
     wiring: Wiring,
     guard: Guard,
     incoming: Receiver<Errand>,
-    outgoing: Sender<Wired>,
+    outgoing: Sender<Done>,
     rope: OwnedFd,
     cores: CpuSet,
     under_way: Arc<AtomicUsize>,
     spare: Spare<Fresh>,
+    /// To be looked at again, the first first.
+    again: VecDeque<(Instant, Leftover)>,
     faults: Faults,
 }
 
@@ -205,20 +244,28 @@ impl Thread {
     fn run(mut self) {
         let mut due = Instant::now();
         loop {
-            let next = self.spare.due().map_or(due, |spare| spare.min(due));
+            let others = [self.spare.due(), self.again.front().map(|(at, _)| *at)];
+            let next = others.into_iter().flatten().fold(due, Instant::min);
             match self.incoming.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(errand) => {
+                    let is_awaited = !matches!(errand, Errand::Examine(_));
                     match errand {
                         Errand::Wire(order) => self.carry_out(order),
                         Errand::Make(commission) => {
                             self.make(commission);
                             rustix::thread::sched_setaffinity(None, &self.cores).ok();
                         }
+                        Errand::Examine(leftover) => self.examine(leftover, Look::First),
                     }
-                    self.under_way.fetch_sub(1, Ordering::AcqRel);
+                    if is_awaited {
+                        self.under_way.fetch_sub(1, Ordering::AcqRel);
+                    }
                 }
                 // With nothing else to do.
-                Err(RecvTimeoutError::Timeout) => self.keep_spare(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.keep_spare();
+                    self.look_again();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= due {
@@ -232,7 +279,28 @@ impl Thread {
     fn carry_out(&mut self, order: Order) {
         let Order { slot, generation, place, namespace, mode } = order;
         let outcome = self.wiring.wire(&place, namespace.as_fd(), mode);
-        self.answer(slot, generation, outcome);
+        self.answer(slot, generation, outcome, Some(namespace));
+    }
+
+    /// What fails is only not handed on.
+    fn examine(&mut self, leftover: Leftover, look: Look) {
+        match self.wiring.look_inside(leftover.namespace.as_fd()) {
+            Ok((Touched::No, Some(inside))) => self.tell(Done::Untouched(leftover, Box::new(inside))),
+            Ok((Touched::Open, _)) if look == Look::First && self.again.len() < NETWORKS_KEPT_MAX => {
+                self.again.push_back((Instant::now() + NETWORK_LOOK_AGAIN_AFTER, leftover));
+            }
+            Err(WiringError::Lost(_)) => {
+                panic!("the network thread cannot come back from a container's namespace")
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn look_again(&mut self) {
+        while self.again.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+            let (_, leftover) = self.again.pop_front().expect("just looked at");
+            self.examine(leftover, Look::Last);
+        }
     }
 
     /// A commission that comes to nothing is no news: its container then gets a namespace and a link as others do.
@@ -247,15 +315,18 @@ impl Thread {
             Some(fresh) => Ok((hand_over(fresh.namespace.as_fd()) == Wish::Taken).then_some(fresh)),
             None => self.wiring.make_namespace(hand_over),
         };
-        let outcome = match made {
-            Ok(Some(fresh)) => self.wiring.wire_fresh(&place, fresh, mode),
-            Err(error @ WiringError::Loopback(_)) => Err(error),
+        let (outcome, namespace) = match made {
+            Ok(Some(fresh)) => {
+                let (outcome, namespace) = self.wiring.wire_fresh(&place, fresh, mode);
+                (outcome, Some(namespace))
+            }
+            Err(error @ WiringError::Loopback(_)) => (Err(error), None),
             Err(WiringError::Lost(_)) => {
                 panic!("the network thread cannot come back from a namespace it made")
             }
             Ok(None) | Err(_) => return,
         };
-        self.answer(slot, generation, outcome);
+        self.answer(slot, generation, outcome, namespace);
     }
 
     /// For the next commission. Without one, that makes its own.
@@ -272,14 +343,24 @@ impl Thread {
         }
     }
 
-    fn answer(&self, slot: SlotId, generation: Generation, outcome: Result<Attached, WiringError>) {
+    fn answer(
+        &self,
+        slot: SlotId,
+        generation: Generation,
+        outcome: Result<Attached, WiringError>,
+        namespace: Option<OwnedFd>,
+    ) {
         if let Err(WiringError::Lost(_)) = outcome {
             // Whatever this thread did now would be done to a container.
             panic!("the network thread cannot come back from a container's namespace");
         }
         self.faults.at(FaultPoint::CreateWired);
+        self.tell(Done::Wired(Box::new(Wired { slot, generation, outcome, namespace })));
+    }
+
+    fn tell(&self, done: Done) {
         // A funclet that is gone needs no answer.
-        self.outgoing.send(Wired { slot, generation, outcome }).ok();
+        self.outgoing.send(done).ok();
         // A full pipe rings, too.
         rustix::io::write(&self.rope, &[1]).ok();
     }

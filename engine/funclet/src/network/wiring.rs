@@ -21,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::flows::{Flows, Traces};
 use super::plan::{GATEWAY_V4, GATEWAY_V6, INNER_NAME, OUTER_MAC, Place, Plan};
 use super::rules::group_of;
+use super::touched::{self, Touched};
 use super::{NetworkConfig, NetworkError, host};
 
 /// The first link of every namespace (LOOPBACK_IFINDEX of include/net/flow.h).
@@ -44,6 +45,8 @@ pub enum WiringError {
     Batch(#[from] Box<BatchError>),
     #[error("cannot bring up the loopback of a namespace that was just made")]
     Loopback(#[source] NetlinkError),
+    #[error("cannot look into a container's network namespace")]
+    Look(#[source] std::io::Error),
     #[error("the kernel tracks too many flows of containers that are gone")]
     Flows,
 }
@@ -55,7 +58,7 @@ impl WiringError {
             Self::Enter(errno) | Self::Lost(errno) => *errno,
             Self::Netlink(error) | Self::Loopback(error) => error.kernel_errno().unwrap_or(Errno::IO),
             Self::Refused(error) => error.errno,
-            Self::Batch(_) | Self::Flows => Errno::IO,
+            Self::Batch(_) | Self::Look(_) | Self::Flows => Errno::IO,
         }
     }
 }
@@ -165,7 +168,7 @@ impl Wiring {
         fresh
     }
 
-    /// As [`Self::wire`], for a namespace just made.
+    /// As [`Self::wire`], for a namespace just made, which it gives back.
     ///
     /// # Errors
     /// As there.
@@ -174,8 +177,32 @@ impl Wiring {
         place: &Place,
         fresh: Fresh,
         mode: NetworkMode,
-    ) -> Result<Attached, WiringError> {
-        self.wire_with(place, fresh.inside, fresh.namespace.as_fd(), mode)
+    ) -> (Result<Attached, WiringError>, OwnedFd) {
+        let Fresh { namespace, inside } = fresh;
+        (self.wire_with(place, inside, namespace.as_fd(), mode), namespace)
+    }
+
+    /// Whether anything in a container's namespace, or of it in the world, could tell that it has been used; if not, with
+    /// the container's end of its link.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub(crate) fn look_inside(
+        &self,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<(Touched, Option<Inside>), WiringError> {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace, kind).map_err(WiringError::Enter)?;
+        let touched = touched::look(INNER_NAME);
+        let connection = match touched {
+            Ok(Touched::No) => Connection::open(Protocol::Route).map(Some),
+            _ => Ok(None),
+        };
+        move_into_link_name_space(self.own_namespace.as_fd(), kind).map_err(WiringError::Lost)?;
+        let touched = touched.map_err(WiringError::Look)?;
+        let Some(connection) = connection? else { return Ok((touched, None)) };
+        let index = connection.link_index(&LinkName::new(INNER_NAME).expect("a name"))?;
+        Ok((touched, Some(Inside { connection, index })))
     }
 
     /// Makes the pair, and all that belongs to it at both ends.
@@ -351,6 +378,13 @@ impl Wiring {
 }
 
 impl Inside {
+    /// One that leads nowhere.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        let index = LinkIndex::new(LOOPBACK_INDEX).expect("not 0");
+        Self { connection: Connection::open(Protocol::Route).expect("netlink is there"), index }
+    }
+
     /// Leaves the container with its loopback addresses: what it sends then is refused at once, by its own kernel side.
     ///
     /// # Errors

@@ -508,6 +508,13 @@ impl Engine {
     }
 
     pub(crate) fn expect_claimed(&mut self, wanted: Ticket) -> Instance {
+        let (instance, ticket) = self.expect_any_claimed();
+        assert_eq!(ticket, wanted);
+        instance
+    }
+
+    /// The next claim that is served, whichever that is.
+    pub(crate) fn expect_any_claimed(&mut self) -> (Instance, Ticket) {
         loop {
             let (event, fds) = self.receive();
             let Event::Claimed { ticket, slot, generation, pid, source, claim_us, attach_us } = event else {
@@ -515,12 +522,11 @@ impl Engine {
                 self.aside.push(event);
                 continue;
             };
-            assert_eq!(ticket, wanted);
             let [channel, log, gauge]: [OwnedFd; 3] = fds.try_into().unwrap();
             let channel = UnixStream::from(channel);
             channel.set_read_timeout(Some(ample())).unwrap();
             let (log, gauge, next_invocation) = (File::from(log), File::from(gauge), 0);
-            return Instance {
+            let instance = Instance {
                 slot,
                 generation,
                 source,
@@ -532,6 +538,7 @@ impl Engine {
                 gauge,
                 next_invocation,
             };
+            return (instance, ticket);
         }
     }
 

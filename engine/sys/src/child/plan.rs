@@ -91,6 +91,7 @@ impl<'a> Plan<'a> {
             | Step::KeepCapabilities
             | Step::Unshare(_)
             | Step::EnterUserNamespace(_)
+            | Step::EnterNetworkNamespace(_)
             | Step::Dumpable
             | Step::Bear(_)
             | Step::OwnTable { .. }
