@@ -20,7 +20,8 @@ PROFILE = ROOT / "docs" / "docker-seccomp.json"
 IMAGE = "faaster-test"
 # What the manual says that an engine needs.
 FLAGS = (
-    "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", f"--security-opt=seccomp={PROFILE}", "--sysctl=net.ipv4.ip_forward=1",
+    "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", f"--security-opt=seccomp={PROFILE}", "--security-opt=apparmor=unconfined",
+    "--sysctl=net.ipv4.ip_forward=1",
 )
 
 
@@ -32,7 +33,7 @@ def environment():
     """With the unpacked programs first, and their libraries."""
     root = FOLDER / "root"
     libraries = [str(root / place / "x86_64-linux-gnu") for place in ("usr/lib", "lib")]
-    paths = [str(root / place) for place in ("usr/sbin", "usr/bin")]
+    paths = [str(root / place) for place in ("usr/sbin", "usr/bin", "sbin")]
     inherited = os.environ.get("PATH", "/usr/bin:/bin").split(":")
     return {
         **os.environ, "PATH": ":".join([*paths, *inherited, "/usr/sbin", "/sbin"]), "LD_LIBRARY_PATH": ":".join(libraries),

@@ -50,6 +50,7 @@ class DockerTest(unittest.TestCase):
     def verdicts(self, flags):
         """What doctor finds in a container with these flags: (verdict, text) by name."""
         ended = self.docker.faaster("doctor", "--json", flags=flags, check=False)
+        self.assertTrue(ended.stdout, ended.stderr)
         return {row["what"]: (row["verdict"], row["text"]) for row in json.loads(ended.stdout)}
 
     # --- inside -------------------------------------------------------------------------------------------
@@ -135,6 +136,15 @@ class DockerTest(unittest.TestCase):
         ended = self.docker.faaster("serve", flags=flags, check=False)
         self.assertEqual(ended.returncode, 2, ended)
         self.assertIn("seccomp", ended.stderr)
+
+    def test_dockers_apparmor_profile_is_named_with_its_flag(self):
+        options = self.docker.run("info", "--format", "{{.SecurityOptions}}").stdout
+        if "name=apparmor" not in options:
+            self.skipTest("Docker finds no AppArmor in this kernel (the virtual machine's has it)")
+        verdict, text = self.verdicts(without("apparmor"))["apparmor"]
+        self.assertEqual(verdict, "weak", text)
+        self.assertIn("docker-default", text)
+        self.assertIn("--security-opt apparmor=unconfined", text)
 
     # --- beside -------------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ RUST=(sys netlink shard funclet)
 mapfile -t SYSTEM < <(basename -s .py -a tests/system/test_*.py)
 ALL=("${RUST[@]}" "${SYSTEM[@]}" conformance)
 # What runs unless more is asked for.
-CHOSEN=(sys netlink shard funclet:claims funclet:reclaimed funclet:resize faults
-    test_cgroups test_isolation test_resources test_forks test_usage)
+CHOSEN=(sys netlink shard funclet:claims funclet:reclaimed funclet:resize funclet:reuse faults
+    test_cgroups test_isolation test_resources test_forks test_reuse test_usage)
 # Ends of instances that the kernel's limits and signals bring about.
 ENDS="a_process_that_runs_out_of_memory_is_named_so a_fork_bomb_is_bounded_and_the_node_survives
     the_number_of_processes_has_an_end daemons_go_with_their_container a_process_that_is_killed"
