@@ -42,6 +42,10 @@ impl Funclet {
         self.prepare_entrance(runtime, now);
         let inheritance = self.inherit(runtime, now);
         let Some((id, generation)) = self.slots.next_free() else { return Ok(()) };
+        if inheritance.is_none() {
+            // The slot gets a network of its own, whatever becomes of that.
+            self.reuse.let_go(id);
+        }
         self.faults.at(FaultPoint::CreateBegun);
         let group = group_of(id, generation);
         let uid =

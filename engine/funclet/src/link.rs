@@ -60,21 +60,23 @@ impl Funclet {
         self.reuse.take(Kind { runtime, lineage }, now, |slot| slots.prefer(slot))
     }
 
-    /// A container is just born: with the network of an earlier one, or into a slot whose earlier network nobody gets.
+    /// A container is just born, perhaps with the network of an earlier one.
     pub(crate) fn settle_network(
         &mut self,
         id: SlotId,
         generation: Generation,
         inheritance: Option<Inheritance>,
     ) {
-        let (Some(inheritance), Some(container)) = (inheritance, self.slots.live(id, generation)) else {
-            return self.reuse.let_go(id);
+        let Some((Inheritance { wire, namespace, inside, past }, container)) =
+            inheritance.zip(self.slots.live(id, generation))
+        else {
+            return;
         };
-        container.link = Link::There(inheritance.wire);
-        container.namespace = Some(inheritance.namespace);
-        container.past = inheritance.past;
+        container.link = Link::There(wire);
+        container.namespace = Some(namespace);
+        container.past = past;
         if let Some(unclaimed) = &mut container.unclaimed {
-            unclaimed.inside = Some(inheritance.inside);
+            unclaimed.inside = Some(inside);
         }
     }
 

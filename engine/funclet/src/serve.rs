@@ -197,9 +197,8 @@ impl Funclet {
         let runtime = usize::from(waiting.claim.runtime.0);
         self.on_demand(runtime, Happening::Claimed);
         self.reuse.heard_of(Account(waiting.claim.account_tag), Nanos::now());
-        if self.waiting.count_for_container(runtime) == 0
-            && let Some((id, generation)) = self.find_cold(runtime, Account(waiting.claim.account_tag))
-        {
+        // Those that wait already do so because nothing prepared is for them.
+        if let Some((id, generation)) = self.find_cold(runtime, Account(waiting.claim.account_tag)) {
             return self.serve_claim(waiting, id, generation, ClaimSource::Pool);
         }
         let refusal = if self.waiting.is_full() {
